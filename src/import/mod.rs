@@ -1,0 +1,1 @@
+//! What a CA knows of its certificates, read from its files.

@@ -1,0 +1,3 @@
+//! The `goodstanding` command.
+
+fn main() {}

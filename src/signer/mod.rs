@@ -1,0 +1,1 @@
+//! Signing through PKCS#11.

@@ -1,0 +1,478 @@
+//! The written contract of storage, and the engines that keep it.
+//!
+//! Everything that must survive a restart goes through [`Store`]. The contract is stated here once;
+//! `tests/store_contract.rs` proves it for every engine. Nothing in it belongs to one database.
+//!
+//! Rules that every engine keeps:
+//! - A certificate is identified by issuer and serial. Its [`CertificateKey`] is given when it is
+//!   registered and never changes; the shard is [`Shard::of`] issuer and serial.
+//! - A certificate's version starts at 1 and rises in the transaction that changes its status. An
+//!   answer carries the version it was signed for and is stored only while that version stands.
+//! - A revocation is for good, except `certificateHold`.
+//! - A call that returns `Ok` is durable; a call that returns an error has changed nothing.
+//! - Whatever changes a certificate or its answer is announced in the feed ([`Store::changes`]) in
+//!   the same transaction.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::UnixTime;
+use crate::ocsp::{CrlReason, Revocation, Serial};
+
+pub mod sqlite;
+
+/// An issuer's number in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IssuerId(pub i64);
+
+/// A delegated responder certificate's number in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResponderNumber(pub i64);
+
+/// One of [`Shard::COUNT`] parts of the fleet: the unit of lease, scheduling and partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u8);
+
+impl Shard {
+    /// How many shards there are.
+    pub const COUNT: usize = 256;
+
+    /// The shard of a certificate.
+    #[must_use]
+    pub fn of(issuer: IssuerId, serial: &Serial) -> Self {
+        Self(serial.scatter(issuer.0.cast_unsigned()).to_le_bytes()[0])
+    }
+
+    /// Every shard, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).map(Self)
+    }
+}
+
+/// Where a certificate stands in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CertificateKey {
+    /// Its shard.
+    pub shard: Shard,
+    /// Its row, unique within the shard at least.
+    pub row: i64,
+}
+
+/// A certification authority whose certificates are kept in good standing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRecord {
+    /// Its number.
+    pub id: IssuerId,
+    /// The operator's name for it.
+    pub name: String,
+    /// Its certificate in DER, as given.
+    pub certificate: Vec<u8>,
+}
+
+/// A delegated responder certificate to install, and the key that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewResponder {
+    /// The issuer that it answers for.
+    pub issuer: IssuerId,
+    /// The configured name of the token that holds the key.
+    pub token: String,
+    /// How the key is found in the token: CKA_LABEL, or `id:` and CKA_ID in hex.
+    pub key: String,
+    /// The name of the signature algorithm it signs with.
+    pub algorithm: String,
+    /// The delegated responder certificate in DER, as given.
+    pub certificate: Vec<u8>,
+    /// When that certificate ends.
+    pub not_after: UnixTime,
+}
+
+/// An installed responder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponderRecord {
+    /// Its number; never used again for another certificate.
+    pub number: ResponderNumber,
+    /// What was installed.
+    pub responder: NewResponder,
+    /// When.
+    pub installed_at: UnixTime,
+}
+
+/// What an import or a registration says of one certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEntry {
+    /// Its serial number.
+    pub serial: Serial,
+    /// The start of its validity, where the source has it (`index.txt` does not).
+    pub not_before: Option<UnixTime>,
+    /// The end of its validity, inclusive (RFC 5280 section 4.1.2.5).
+    pub not_after: UnixTime,
+    /// Its revocation, if it is revoked.
+    pub revocation: Option<Revocation>,
+}
+
+/// A certificate as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRecord {
+    /// Where it stands.
+    pub key: CertificateKey,
+    /// Its issuer.
+    pub issuer: IssuerId,
+    /// Its serial number.
+    pub serial: Serial,
+    /// The start of its validity, where known.
+    pub not_before: Option<UnixTime>,
+    /// The end of its validity.
+    pub not_after: UnixTime,
+    /// Its revocation, if it is revoked.
+    pub revocation: Option<Revocation>,
+    /// Rises with every change of status; starts at 1.
+    pub version: i64,
+}
+
+/// A signed answer to store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAnswer {
+    /// The certificate it is for.
+    pub key: CertificateKey,
+    /// The certificate's version when its status was read for signing.
+    pub version: i64,
+    /// The responder whose key signed it.
+    pub responder: ResponderNumber,
+    /// thisUpdate (and producedAt).
+    pub this_update: UnixTime,
+    /// nextUpdate.
+    pub next_update: UnixTime,
+    /// The ResponseData in DER, octet for octet as signed.
+    pub response_data: Vec<u8>,
+    /// The content of the signature BIT STRING (without the unused-bits octet).
+    pub signature: Vec<u8>,
+}
+
+/// The answer the store keeps for a certificate: the newest one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// The certificate's version that it was signed for.
+    pub version: i64,
+    /// The responder whose key signed it.
+    pub responder: ResponderNumber,
+    /// thisUpdate (and producedAt).
+    pub this_update: UnixTime,
+    /// nextUpdate.
+    pub next_update: UnixTime,
+    /// The ResponseData in DER, octet for octet as signed.
+    pub response_data: Vec<u8>,
+    /// The content of the signature BIT STRING (without the unused-bits octet).
+    pub signature: Vec<u8>,
+}
+
+/// A certificate with the answer stored for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateState {
+    /// The certificate.
+    pub certificate: CertificateRecord,
+    /// Its newest answer; its version may be older than the certificate's, then it must not be
+    /// served.
+    pub answer: Option<StoredAnswer>,
+}
+
+/// What scheduling needs of a certificate, without the octets of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleEntry {
+    /// Where it stands.
+    pub key: CertificateKey,
+    /// Its issuer.
+    pub issuer: IssuerId,
+    /// Its serial number.
+    pub serial: Serial,
+    /// The start of its validity, where known.
+    pub not_before: Option<UnixTime>,
+    /// The end of its validity.
+    pub not_after: UnixTime,
+    /// thisUpdate and nextUpdate of its answer; none when it has no answer for its present version.
+    pub answer: Option<AnswerTimes>,
+}
+
+/// When a current answer was made and when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerTimes {
+    /// thisUpdate.
+    pub this_update: UnixTime,
+    /// nextUpdate.
+    pub next_update: UnixTime,
+    /// The responder that signed it.
+    pub responder: ResponderNumber,
+}
+
+/// What became of the rows of a registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// Certificates that were not there before.
+    pub added: u64,
+    /// Certificates that were there and learnt something (a revocation, a validity).
+    pub changed: u64,
+    /// Certificates that were there just so.
+    pub unchanged: u64,
+}
+
+impl std::ops::AddAssign for Registered {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+    }
+}
+
+/// What became of a change of status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusChange {
+    /// The status changed; the certificate as it is now.
+    Changed(CertificateRecord),
+    /// It already had that status; the certificate as it is.
+    Unchanged(CertificateRecord),
+    /// It is revoked for good, and otherwise than asked; the certificate as it is.
+    Refused(CertificateRecord),
+    /// There is no such certificate.
+    NotFound,
+}
+
+/// What became of an answer handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerOutcome {
+    /// It is the certificate's answer now.
+    Stored,
+    /// The certificate's version has risen, or a newer answer is there: this one was dropped.
+    Superseded,
+}
+
+/// A place in the feed of changes. Starts at what [`Store::feed_position`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedPosition(pub i64);
+
+/// News from the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Certificates whose status or answer changed, in no order, possibly repeated.
+    pub keys: Vec<CertificateKey>,
+    /// Whether issuers or responders changed.
+    pub registry: bool,
+    /// Where to go on from.
+    pub position: FeedPosition,
+    /// The position asked for had been pruned: everything may have changed.
+    pub gap: bool,
+}
+
+/// Signatures a second that a token carried, as `hsm bench` measured it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapacityProfile {
+    /// The configured name of the token.
+    pub token: String,
+    /// The signature algorithm and key size, for example `rsa-2048`.
+    pub algorithm: String,
+    /// Sessions used at once.
+    pub sessions: u32,
+    /// Signatures a second through the pool.
+    pub rate: f64,
+    /// Signatures a second of the same sessions without the pool.
+    pub raw_rate: f64,
+    /// Median time of one signature.
+    pub p50: Duration,
+    /// 99th percentile of the time of one signature.
+    pub p99: Duration,
+    /// When it was measured.
+    pub measured_at: UnixTime,
+}
+
+/// How an issuer's fleet stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetCounts {
+    /// Unexpired certificates, revoked ones included.
+    pub unexpired: u64,
+    /// Unexpired and revoked.
+    pub revoked: u64,
+    /// Expired ones still on record.
+    pub expired: u64,
+    /// Unexpired with an answer for the present version that has not reached nextUpdate.
+    pub answered: u64,
+}
+
+/// Why the store did not do what was asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be opened or does not answer.
+    #[error("{action} {url}: {source}")]
+    Unavailable {
+        /// What was tried, for example `opening`.
+        action: &'static str,
+        /// The database, without credentials.
+        url: String,
+        /// What the driver said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database was made by another version of this program.
+    #[error(
+        "{url} has schema version {found}, this program knows up to {known}: use the version of goodstanding that made it, or a newer one"
+    )]
+    UnknownSchema {
+        /// The database, without credentials.
+        url: String,
+        /// The version found.
+        found: i64,
+        /// The newest version known.
+        known: i64,
+    },
+    /// A name or certificate is taken by another one.
+    #[error("{0}")]
+    Conflict(String),
+    /// A stored value cannot be what this program wrote.
+    #[error("{url} holds something that this program did not write: {what}")]
+    Corrupt {
+        /// The database, without credentials.
+        url: String,
+        /// The table and value.
+        what: String,
+    },
+}
+
+impl fmt::Display for IssuerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where issuers, responders, certificates and answers are kept.
+///
+/// Lists may be of any length; an engine cuts them into the portions it likes, but each call is one
+/// transaction.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The database's URL without credentials, for messages.
+    fn url(&self) -> &str;
+
+    /// Adds an issuer; the same name with the same certificate again is no change.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name stands for another certificate or the certificate has
+    /// another name.
+    async fn add_issuer(&self, name: &str, certificate: &[u8]) -> Result<IssuerRecord, StoreError>;
+
+    /// Every issuer, by number.
+    async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
+
+    /// Installs a responder. The same issuer and certificate again keeps its number and takes over
+    /// token, key and algorithm.
+    async fn add_responder(
+        &self,
+        responder: &NewResponder,
+        now: UnixTime,
+    ) -> Result<ResponderRecord, StoreError>;
+
+    /// Every responder ever installed, by number.
+    async fn responders(&self) -> Result<Vec<ResponderRecord>, StoreError>;
+
+    /// Registers certificates. One that is there already keeps what it has: a revocation is added
+    /// where there was none (or a hold becomes one for good), never taken away or altered; a
+    /// missing not_before is filled in; not_after follows the entry. A serial that is repeated
+    /// within `entries` counts as registered one after the other.
+    async fn register(
+        &self,
+        issuer: IssuerId,
+        entries: &[CertificateEntry],
+    ) -> Result<Registered, StoreError>;
+
+    /// Revokes certificates; one outcome an entry, in order. A hold may be followed by a revocation
+    /// for good. An unchanged outcome is one with the same time and reason, or a repeated hold.
+    async fn revoke(
+        &self,
+        issuer: IssuerId,
+        entries: &[(Serial, Revocation)],
+    ) -> Result<Vec<StatusChange>, StoreError>;
+
+    /// Takes back a certificateHold. Refused when it is revoked for another reason.
+    async fn unhold(&self, issuer: IssuerId, serial: &Serial) -> Result<StatusChange, StoreError>;
+
+    /// One certificate with its answer.
+    async fn certificate(
+        &self,
+        issuer: IssuerId,
+        serial: &Serial,
+    ) -> Result<Option<CertificateState>, StoreError>;
+
+    /// Certificates by key with their answers, in no order; keys that do not exist are left out.
+    async fn certificates(&self, keys: &[CertificateKey]) -> Result<Vec<CertificateState>, StoreError>;
+
+    /// A page of a shard with answers, by row, beginning after `after` (0 at first), `limit` rows at
+    /// the most; an empty page ends the shard. Expired certificates (not_after before `now`) are
+    /// left out.
+    async fn states(
+        &self,
+        shard: Shard,
+        after: i64,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<CertificateState>, StoreError>;
+
+    /// As [`Store::states`], without the octets of the answers.
+    async fn schedule(
+        &self,
+        shard: Shard,
+        after: i64,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<ScheduleEntry>, StoreError>;
+
+    /// Stores answers; one outcome an answer, in order. An answer is stored when the certificate's
+    /// version is still the one it was signed for and no stored answer of that version has a later
+    /// thisUpdate.
+    async fn store_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError>;
+
+    /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
+    async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;
+
+    /// The end of the feed: changes after now come after this.
+    async fn feed_position(&self) -> Result<FeedPosition, StoreError>;
+
+    /// What changed after `position` through any other handle on the database than this one.
+    async fn changes(&self, position: FeedPosition) -> Result<Changes, StoreError>;
+
+    /// Forgets feed entries older than `keep`. A reader behind that sees [`Changes::gap`].
+    async fn prune_feed(&self, now: UnixTime, keep: Duration) -> Result<(), StoreError>;
+
+    /// Records a token's capacity profile, replacing that of the same token, algorithm and sessions.
+    async fn record_profile(&self, profile: &CapacityProfile) -> Result<(), StoreError>;
+
+    /// Every capacity profile.
+    async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError>;
+
+    /// Finishes what is under way and lets go of the database.
+    async fn close(&self);
+}
+
+/// What a change of status comes to: the rule of the contract, for engines to apply.
+#[must_use]
+pub fn may_revoke(present: Option<Revocation>, asked: Revocation) -> RevokeRule {
+    match present {
+        None => RevokeRule::Apply,
+        Some(present) if present == asked => RevokeRule::Unchanged,
+        Some(Revocation { reason: Some(CrlReason::CertificateHold), .. }) => {
+            if asked.reason == Some(CrlReason::CertificateHold) {
+                RevokeRule::Unchanged
+            } else {
+                RevokeRule::Apply
+            }
+        }
+        Some(_) => RevokeRule::Refuse,
+    }
+}
+
+/// See [`may_revoke`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevokeRule {
+    /// Record it and raise the version.
+    Apply,
+    /// It is so already.
+    Unchanged,
+    /// It is revoked for good, otherwise.
+    Refuse,
+}
