@@ -6,9 +6,13 @@ pub mod clock;
 pub mod ocsp;
 pub mod shutdown;
 
+// engines
+pub mod responder;
+
 // resources
 pub mod signer;
 pub mod store;
 
 // edges
 pub mod import;
+pub mod server;

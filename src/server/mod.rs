@@ -1,0 +1,1 @@
+//! The sockets: public OCSP endpoint and control listener.
