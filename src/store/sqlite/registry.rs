@@ -75,12 +75,13 @@ impl SqliteStore {
                 format!("this certificate is there as issuer {:?}: use that name", present.name)
             }));
         }
-        let id = sqlx::query_scalar(statements::ISSUER_INSERT)
+        let id = sqlx::query(statements::ISSUER_INSERT)
             .bind(name)
             .bind(certificate)
-            .fetch_one(&mut *writing.transaction)
+            .execute(&mut *writing.transaction)
             .await
-            .map_err(|error| writing.failed(error))?;
+            .map_err(|error| writing.failed(error))?
+            .last_insert_rowid();
         writing.registry = true;
         writing.commit().await?;
         Ok(IssuerRecord { id: IssuerId(id), name: name.to_owned(), certificate: certificate.to_vec() })
@@ -123,7 +124,7 @@ impl SqliteStore {
                 .map_err(|error| writing.failed(error))?;
             ResponderRecord { responder: new.clone(), ..present }
         } else {
-            let number = sqlx::query_scalar(statements::RESPONDER_INSERT)
+            let number = sqlx::query(statements::RESPONDER_INSERT)
                 .bind(new.issuer.0)
                 .bind(&new.token)
                 .bind(&new.key)
@@ -131,9 +132,10 @@ impl SqliteStore {
                 .bind(&new.certificate)
                 .bind(new.not_after.0)
                 .bind(now.0)
-                .fetch_one(&mut *writing.transaction)
+                .execute(&mut *writing.transaction)
                 .await
-                .map_err(|error| writing.failed(error))?;
+                .map_err(|error| writing.failed(error))?
+                .last_insert_rowid();
             ResponderRecord { number: ResponderNumber(number), responder: new.clone(), installed_at: now }
         };
         writing.registry = true;

@@ -11,14 +11,14 @@ pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
 pub(super) const ISSUER_BY_NAME_OR_CERTIFICATE: &str =
     "SELECT id, name, certificate FROM issuer WHERE name = ?1 UNION SELECT id, name, certificate FROM issuer WHERE certificate = ?2";
-pub(super) const ISSUER_INSERT: &str = "INSERT INTO issuer (name, certificate) VALUES (?1, ?2) RETURNING id";
+pub(super) const ISSUER_INSERT: &str = "INSERT INTO issuer (name, certificate) VALUES (?1, ?2)";
 pub(super) const ISSUERS: &str = "SELECT id, name, certificate FROM issuer ORDER BY id";
 pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHERE id = ?1)";
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str = "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
      FROM responder WHERE issuer = ?1 AND certificate = ?2";
 pub(super) const RESPONDER_INSERT: &str = "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING number";
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 pub(super) const RESPONDER_UPDATE: &str =
     "UPDATE responder SET token = ?2, key = ?3, algorithm = ?4, not_after = ?5 WHERE number = ?1";
 pub(super) const RESPONDERS: &str = "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
