@@ -116,6 +116,8 @@ impl Worker {
 
 /// What a session thread without a session is to do.
 pub(crate) enum Duty {
+    /// Nothing at present.
+    Wait,
     /// Open a session and serve.
     Connect,
     /// Mend the token.
@@ -321,34 +323,33 @@ impl Pool {
         }
     }
 
-    /// What a session thread without a session is to do next. Waits while there is nothing.
+    /// What a session thread without a session is to do next. Waits a little when there is nothing.
     pub(crate) fn duty(&self, worker: &Worker) -> Duty {
         let mut crew = lock(&self.crew);
-        loop {
-            if worker.is_hung() {
-                return Duty::Leave;
-            }
-            let state = self.state();
-            if crew.stopping && state != TokenState::Serving {
-                return Duty::Leave;
-            }
-            let mut patience = LOOK_AROUND;
-            match state {
-                TokenState::Serving => return Duty::Connect,
-                TokenState::Recovering { .. } | TokenState::Down { .. } if crew.mender.is_none() => {
-                    let now = self.age.elapsed();
-                    if now >= crew.next_try {
-                        crew.mender = Some(worker.number);
-                        self.stats.recoveries.fetch_add(1, Ordering::Relaxed);
-                        let forced = crew.tries % FORCED == FORCED - 1;
-                        return Duty::Mend { failed_generation: crew.failed_generation, forced };
-                    }
-                    patience = patience.min(crew.next_try - now);
-                }
-                _ => {}
-            }
-            crew = self.changed.wait_timeout(crew, patience).unwrap_or_else(PoisonError::into_inner).0;
+        if worker.is_hung() {
+            return Duty::Leave;
         }
+        let state = self.state();
+        if crew.stopping && state != TokenState::Serving {
+            return Duty::Leave;
+        }
+        let mut patience = LOOK_AROUND;
+        match state {
+            TokenState::Serving => return Duty::Connect,
+            TokenState::Recovering { .. } | TokenState::Down { .. } if crew.mender.is_none() => {
+                let now = self.age.elapsed();
+                if now >= crew.next_try {
+                    crew.mender = Some(worker.number);
+                    self.stats.recoveries.fetch_add(1, Ordering::Relaxed);
+                    let forced = crew.tries % FORCED == FORCED - 1;
+                    return Duty::Mend { failed_generation: crew.failed_generation, forced };
+                }
+                patience = patience.min(crew.next_try - now);
+            }
+            _ => {}
+        }
+        drop(self.changed.wait_timeout(crew, patience).unwrap_or_else(PoisonError::into_inner));
+        Duty::Wait
     }
 
     /// Sets the generation of the module that the next mending starts from.
@@ -488,10 +489,10 @@ impl Pool {
         self.fail_waiting();
     }
 
-    /// Puts a job back that failed through no fault of its own, unless it had its second try.
+    /// Puts a job back that failed through no fault of its own: once for its session, once for the token.
     pub(crate) fn try_again(&self, mut job: Job, otherwise: SignError) {
         job.tries += 1;
-        if job.tries > 1 {
+        if job.tries > 2 {
             job.reply.fail(otherwise);
         } else {
             self.queue.push_again(job);

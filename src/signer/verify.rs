@@ -69,8 +69,11 @@ impl Pool {
                 key: Arc::clone(&prepared.name),
                 algorithm: prepared.algorithm,
             };
-            job.find_anew = true;
-            self.try_again(job, otherwise);
+            if std::mem::replace(&mut job.find_anew, true) {
+                job.reply.fail(otherwise);
+            } else {
+                self.try_again(job, otherwise);
+            }
         }
     }
 }

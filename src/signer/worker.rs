@@ -36,8 +36,12 @@ pub(crate) fn run(pool: &Pool, worker: &Worker) {
     let _discharge = Discharge(pool, worker);
     let module = lock(&pool.module).as_ref().map(|using| Arc::clone(using.module()));
     if let Some(module) = module {
-        let mut thread = SessionThread { pool, worker, module, opened: false, crowded: false };
+        let mut thread = SessionThread { pool, worker, module, opened: false, crowded: false, retry: None };
         while thread.step() {}
+        if let Some(job) = thread.retry.take() {
+            // Back to the others; if there are none, the end of the signer fails it.
+            pool.queue.push_again(job);
+        }
     }
 }
 
@@ -48,6 +52,9 @@ struct SessionThread<'a> {
     opened: bool,
     /// The token had no session left for this thread, and that was logged.
     crowded: bool,
+    /// The job whose session broke: it goes first with the next one, here and not elsewhere, because
+    /// sessions tend to break together.
+    retry: Option<Job>,
 }
 
 /// A session with the key handles found through it.
@@ -68,7 +75,12 @@ impl SessionThread<'_> {
     /// One session from opening to closing, or one attempt to mend the token. Returns whether there is
     /// more to do.
     fn step(&mut self) -> bool {
+        if let Some(refused) = self.retry.take_if(|_| self.pool.is_halted()) {
+            // Waits, or fails, with the others.
+            self.pool.queue.push_again(refused);
+        }
         match self.pool.duty(self.worker) {
+            Duty::Wait => {}
             Duty::Leave => return self.worker.is_hung() && self.pool.rejoin(self.worker),
             Duty::Mend { failed_generation, forced } => {
                 self.worker.begin("mending the token", None);
@@ -77,9 +89,12 @@ impl SessionThread<'_> {
                 self.pool.mended(self.worker, outcome);
             }
             Duty::Connect => {
-                self.worker.begin("opening a session", None);
+                let reply = self.retry.as_mut().map(Job::take_reply);
+                self.worker.begin("opening a session", reply);
                 let connection = self.connect();
-                self.worker.end();
+                let (reply, _) = self.worker.end();
+                // Without a reply the job was failed because this took too long.
+                self.retry = self.retry.take().zip(reply).map(|(job, reply)| Job { reply, ..job });
                 match connection {
                     Ok(connection) => return self.serve(connection),
                     Err((error, _))
@@ -110,6 +125,11 @@ impl SessionThread<'_> {
         if !keeper.as_ref().is_some_and(Connection::is_alive) {
             let fresh = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly);
             *keeper = Some(fresh.map_err(|error| (error, generation))?);
+        }
+        drop(keeper);
+        if pool.is_halted() {
+            // The token failed meanwhile, and whoever mends it has dropped the keeper already.
+            pool.drop_keeper();
         }
         Ok(connection)
     }
@@ -145,14 +165,18 @@ impl SessionThread<'_> {
     }
 
     /// Takes jobs until the session ends. Returns whether there is more to do.
-    fn serve(&self, connection: Connection) -> bool {
+    fn serve(&mut self, connection: Connection) -> bool {
         let mut open = Open { connection, handles: HashMap::new() };
         self.worker.set_connected(true);
         let ended = loop {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            match self.pool.queue.pop(LOOK_AROUND) {
+            let next = self.retry.take().map_or_else(|| self.pool.queue.pop(LOOK_AROUND), Popped::Job);
+            match next {
+                Popped::Job(job) if self.pool.is_halted() || self.module.leaving() => {
+                    self.pool.queue.push_again(job);
+                }
                 Popped::Nothing => {}
                 Popped::End => {
                     self.close(open);
@@ -183,7 +207,7 @@ impl SessionThread<'_> {
         self.worker.end();
     }
 
-    fn handle(&self, open: &mut Open, job: Job) -> Result<(), Ended> {
+    fn handle(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
         if let Work::Prepare { reference, algorithm, public_key } = job.work {
             self.worker.begin("preparing a key", Some(job.reply));
             let prepared = self.prepare(open, &reference, algorithm, public_key);
@@ -217,7 +241,7 @@ impl SessionThread<'_> {
         }
     }
 
-    fn sign(&self, open: &mut Open, job: Job) -> Result<(), Ended> {
+    fn sign(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
         let Job { work: Work::Sign { key, message }, reply, tries, find_anew, .. } = job else {
             return Ok(());
         };
@@ -238,6 +262,7 @@ impl SessionThread<'_> {
         let again = |reply| {
             let mut job = Job::new(Work::Sign { key: key.clone(), message: message.clone() }, reply);
             job.tries = tries;
+            job.find_anew = find_anew;
             job
         };
         let trouble = match outcome {
@@ -277,8 +302,9 @@ impl SessionThread<'_> {
             }
             FailureClass::Session if tries == 0 => {
                 tracing::warn!(token = %token, code = trouble.code, "the session broke, opening another");
-                let otherwise = SignError::Failed { token, key: name, code: trouble.code };
-                self.pool.try_again(again(reply), otherwise);
+                let mut job = again(reply);
+                job.tries += 1;
+                self.retry = Some(job);
                 Err(Ended::Broken)
             }
             // A session that breaks twice at the same item is more than a broken session.
@@ -404,6 +430,7 @@ impl Open {
                 let class = if gone { FailureClass::Session } else { FailureClass::Token };
                 return Err(Trouble { class, code: "the key is not there any more".into(), gone });
             }
+            Err(SignerError::Call { code, class, .. }) => return Err(Trouble { class, code, gone: false }),
             Err(error) => {
                 return Err(Trouble { class: error.class(), code: error.to_string(), gone: false });
             }
