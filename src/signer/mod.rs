@@ -11,8 +11,10 @@
 //! ```
 
 pub mod admin;
+pub mod bench;
 
 mod batch;
+mod chart;
 mod error;
 mod handle;
 mod key;

@@ -30,10 +30,6 @@ impl Verification {
         Self { sender, receiver, threads }
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.threads
-    }
-
     /// Lets the verifiers go home when they have done what is waiting.
     pub(crate) fn close(&self) {
         self.sender.close();
