@@ -48,7 +48,7 @@ fn draw<'a>(
     area.fill(&WHITE)?;
     let (head, body) = area.split_vertically(HEAD);
     head.draw(&Text::new(
-        "Signatures a second by sessions",
+        "Signatures a second by sessions; the percentage is pool (verified) ÷ raw",
         (16, 12),
         ("sans-serif", 20).into_font().color(&INK),
     ))?;
@@ -162,7 +162,7 @@ mod tests {
             "verified",
             "raw",
             "90 %",
-            "8,000",
+            "10,000",
         ] {
             assert!(document.contains(text), "{text} is missing");
         }

@@ -15,6 +15,7 @@ pub mod bench;
 
 mod batch;
 mod chart;
+mod crew;
 mod error;
 mod handle;
 mod key;
@@ -31,6 +32,8 @@ mod token;
 mod verify;
 mod worker;
 
+#[cfg(test)]
+mod outage_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

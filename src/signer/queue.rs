@@ -27,8 +27,10 @@ pub(crate) enum Work {
 pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) reply: Reply,
-    /// Tries that ended in trouble which was not the item's own.
-    pub(crate) tries: u8,
+    /// Its session broke once: should another one break with it, the token is at fault.
+    pub(crate) session_tried: bool,
+    /// The token failed once, and was mended: should it fail again with this job, the job is at fault.
+    pub(crate) token_tried: bool,
     /// The last signature did not verify: the session's handle for the key is not to be trusted.
     pub(crate) find_anew: bool,
     /// Holds room in the queue (retried jobs do not).
@@ -37,7 +39,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(work: Work, reply: Reply) -> Self {
-        Self { work, reply, tries: 0, find_anew: false, room: true }
+        Self { work, reply, session_tried: false, token_tried: false, find_anew: false, room: true }
     }
 
     /// Takes the reply out, for the time of a call that may hang.

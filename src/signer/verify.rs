@@ -59,7 +59,7 @@ impl Pool {
                 continue;
             }
             self.stats.unverified.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(token = %self.token, key = %prepared.name, tries = job.tries, "a signature does not verify");
+            tracing::warn!(token = %self.token, key = %prepared.name, again = job.find_anew, "a signature does not verify");
             let otherwise = SignError::Unverifiable {
                 token: Arc::clone(&self.token),
                 key: Arc::clone(&prepared.name),
@@ -68,7 +68,7 @@ impl Pool {
             if std::mem::replace(&mut job.find_anew, true) {
                 job.reply.fail(otherwise);
             } else {
-                self.try_again(job, otherwise);
+                self.try_again(job);
             }
         }
     }
