@@ -8,9 +8,7 @@ use super::rows::Reader;
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
-use crate::store::{
-    CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord,
-};
+use crate::store::{CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord};
 
 fn issuer(entry: &Reader<'_>) -> Result<IssuerRecord, StoreError> {
     Ok(IssuerRecord { id: IssuerId(entry.get(0)?), name: entry.get(1)?, certificate: entry.get(2)? })
@@ -57,7 +55,11 @@ impl SqliteStore {
         rows.iter().map(|row| read(&Reader { url: &self.url, row })).collect()
     }
 
-    pub(super) async fn put_issuer(&self, name: &str, certificate: &[u8]) -> Result<IssuerRecord, StoreError> {
+    pub(super) async fn put_issuer(
+        &self,
+        name: &str,
+        certificate: &[u8],
+    ) -> Result<IssuerRecord, StoreError> {
         let mut writing = self.write("adding an issuer to").await?;
         let there = sqlx::query(statements::ISSUER_BY_NAME_OR_CERTIFICATE)
             .bind(name)
@@ -65,7 +67,7 @@ impl SqliteStore {
             .fetch_all(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
-        for present in self.read_all(&there, issuer)? {
+        if let Some(present) = self.read_all(&there, issuer)?.into_iter().next() {
             if present.name == name && present.certificate == certificate {
                 return Ok(present);
             }
