@@ -169,7 +169,13 @@ impl SessionThread<'_> {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            let next = self.retry.take().map_or_else(|| self.pool.queue.pop(LOOK_AROUND), Popped::Job);
+            let next = match self.retry.take().or_else(|| self.pool.queue.try_pop()) {
+                Some(job) => Popped::Job(job),
+                None => {
+                    self.pool.hand_on(self.worker.take_signed());
+                    self.pool.queue.pop(LOOK_AROUND)
+                }
+            };
             match next {
                 Popped::Job(job) if self.pool.is_halted() || self.module.leaving() => {
                     self.pool.queue.push_again(job);
@@ -188,6 +194,7 @@ impl SessionThread<'_> {
             }
         };
         self.worker.set_connected(false);
+        self.pool.hand_on(self.worker.take_signed());
         if matches!(ended, Ended::Leave) && self.module.leaving() {
             // Another token of the module is mended: its keeper and ours must go as well.
             self.worker.begin("closing a session", None);
@@ -209,7 +216,11 @@ impl SessionThread<'_> {
             return self.prepare_job(open, job);
         }
         if let Some(pace) = &self.pool.pace {
-            self.wait(pace.book());
+            let wait = pace.book();
+            if !wait.is_zero() {
+                self.pool.hand_on(self.worker.take_signed());
+                self.wait(wait);
+            }
         }
         self.sign(open, job)
     }
@@ -241,7 +252,9 @@ impl SessionThread<'_> {
         let trouble = match outcome {
             Ok(Some(signature)) => {
                 self.pool.stats.call_time.record(time);
-                self.pool.hand_on(job, signature);
+                if self.worker.keep(job, signature, time) {
+                    self.pool.hand_on(self.worker.take_signed());
+                }
                 return Ok(());
             }
             Ok(None) => Trouble {
