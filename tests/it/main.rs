@@ -1,0 +1,7 @@
+//! The integration tests: the built binary against real tokens, databases and clients.
+//!
+//! `make test` installs the tools they run; a test whose tool is missing fails and says so.
+
+mod support;
+
+mod layers;
