@@ -1,0 +1,329 @@
+//! OCSP requests (RFC 6960 section 4.1), read with rasn-ocsp and then held to what rasn lets pass.
+
+use rasn::types::{Integer, ObjectIdentifier, OctetString};
+use rasn_ocsp::OcspRequest;
+use rasn_pkix::{Extension, Extensions};
+
+use super::cert_id::{CertId, CertIdError};
+use super::tlv;
+
+/// The longest request read, in octets (H5). The largest seen from clients is under 2 KiB.
+pub const MAX_OCTETS: usize = 10_000;
+
+/// The most certificates in one request.
+pub const MAX_CERTIFICATES: usize = 64;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The certificates asked about, in order: at least one, at most [`MAX_CERTIFICATES`].
+    ///
+    /// A CertID that cannot be looked up (an unknown hash, say) stands as its error: the request as
+    /// a whole is well-formed then and the answer says that we have nothing on it (C7).
+    pub cert_ids: Vec<Result<CertId, CertIdError>>,
+    /// The nonce.
+    pub nonce: Nonce,
+}
+
+/// The nonce of a request (RFC 9654).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nonce {
+    /// There is none, or one that is answered without: shorter than 16 or longer than 32 octets, or
+    /// not wrapped in an OCTET STRING.
+    Absent,
+    /// 16 to 32 octets, to be echoed where nonces are on.
+    Given(OctetString),
+}
+
+/// Why a request is answered with an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Longer than [`MAX_OCTETS`].
+    #[error("the request has {0} octets, {MAX_OCTETS} are read at the most")]
+    TooLong(usize),
+    /// Not an OCSPRequest in DER.
+    #[error("not an OCSPRequest: {0}")]
+    Syntax(String),
+    /// A version other than v1.
+    #[error("the request's version is not v1")]
+    Version,
+    /// No certificate is asked about, or more than [`MAX_CERTIFICATES`].
+    #[error("the request asks about {0} certificates, 1 to {MAX_CERTIFICATES} are answered")]
+    Count(usize),
+    /// A critical extension is not understood.
+    #[error("the critical extension {0} is not understood")]
+    CriticalExtension(String),
+    /// The same extension twice.
+    #[error("the extension {0} stands twice")]
+    DuplicateExtension(String),
+    /// A nonce of no octets or over 128 (RFC 9654 section 2.1).
+    #[error("the nonce has {0} octets, 1 to 128 are allowed")]
+    NonceLength(usize),
+}
+
+/// id-pkix-ocsp-nonce.
+pub(super) const NONCE: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 2];
+
+/// Extensions that may be critical: what they ask for is met by any answer given here.
+///
+/// Acceptable responses always include the basic one (C25), a service locator is never followed
+/// (C24), preferred signature algorithms are a wish (C26).
+const UNDERSTOOD: [&[u32]; 4] = [
+    NONCE,
+    &[1, 3, 6, 1, 5, 5, 7, 48, 1, 4],
+    &[1, 3, 6, 1, 5, 5, 7, 48, 1, 7],
+    &[1, 3, 6, 1, 5, 5, 7, 48, 1, 8],
+];
+
+impl Request {
+    /// Reads a request. A requestor's name and signature are accepted and ignored (L1).
+    ///
+    /// # Errors
+    /// [`RequestError`]; every one of them is answered malformedRequest.
+    pub fn decode(der: &[u8]) -> Result<Self, RequestError> {
+        if der.len() > MAX_OCTETS {
+            return Err(RequestError::TooLong(der.len()));
+        }
+        let request: OcspRequest =
+            rasn::der::decode(der).map_err(|error| RequestError::Syntax(error.to_string()))?;
+        let tbs = request.tbs_request;
+        if tbs.version != Integer::ZERO {
+            return Err(RequestError::Version);
+        }
+        if tbs.request_list.is_empty() || tbs.request_list.len() > MAX_CERTIFICATES {
+            return Err(RequestError::Count(tbs.request_list.len()));
+        }
+        let mut nonce = Nonce::Absent;
+        if let Some(extensions) = &tbs.request_extensions {
+            check_extensions(extensions)?;
+            if let Some(found) = extensions.iter().find(|extension| extension.extn_id[..] == *NONCE) {
+                nonce = Nonce::read(&found.extn_value)?;
+            }
+        }
+        for single in &tbs.request_list {
+            if let Some(extensions) = &single.single_request_extensions {
+                check_extensions(extensions)?;
+            }
+        }
+        let cert_ids = tbs.request_list.iter().map(|single| CertId::try_from(&single.req_cert)).collect();
+        Ok(Self { cert_ids, nonce })
+    }
+}
+
+/// Encodes a request for these certificates, as a client sends it (RFC 9919 section 3.1).
+///
+/// # Errors
+/// The rasn error text when it cannot be encoded.
+pub fn encode(cert_ids: &[CertId], nonce: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    let single = |cert_id: &CertId| rasn_ocsp::Request {
+        req_cert: cert_id.to_rasn(),
+        single_request_extensions: None,
+    };
+    let nonce = nonce.map(|nonce| {
+        Extensions::from(vec![Extension {
+            extn_id: ObjectIdentifier::new_unchecked(NONCE.into()),
+            critical: false,
+            extn_value: tlv::value(tlv::OCTET_STRING, &[nonce]).into(),
+        }])
+    });
+    let request = OcspRequest {
+        tbs_request: rasn_ocsp::TbsRequest {
+            version: Integer::ZERO,
+            requestor_name: None,
+            request_list: cert_ids.iter().map(single).collect(),
+            request_extensions: nonce,
+        },
+        optional_signature: None,
+    };
+    rasn::der::encode(&request).map_err(|error| error.to_string())
+}
+
+impl Nonce {
+    /// Reads an extnValue: an OCTET STRING holding the nonce; the length that counts is the inner
+    /// one. Clients of before RFC 6960 put raw octets there; those are answered without a nonce.
+    fn read(extension_value: &OctetString) -> Result<Self, RequestError> {
+        let inner = tlv::only(extension_value, tlv::OCTET_STRING);
+        match inner.map_or(extension_value.len(), <[u8]>::len) {
+            0 | 129.. => Err(RequestError::NonceLength(inner.map_or(extension_value.len(), <[u8]>::len))),
+            16..=32 => Ok(inner.map_or(Self::Absent, |nonce| Self::Given(nonce.to_vec().into()))),
+            _ => Ok(Self::Absent),
+        }
+    }
+}
+
+/// C12: an unknown critical extension, or any extension twice, is refused.
+fn check_extensions(extensions: &Extensions) -> Result<(), RequestError> {
+    for (at, extension) in extensions.iter().enumerate() {
+        if extensions[..at].iter().any(|earlier| earlier.extn_id == extension.extn_id) {
+            return Err(RequestError::DuplicateExtension(extension.extn_id.to_string()));
+        }
+        if extension.critical && !UNDERSTOOD.contains(&&extension.extn_id[..]) {
+            return Err(RequestError::CriticalExtension(extension.extn_id.to_string()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::algorithm::HashAlgorithm;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cert_id(hash: HashAlgorithm) -> CertId {
+        CertId {
+            hash,
+            issuer_name_hash: vec![1; hash.length()].into(),
+            issuer_key_hash: vec![2; hash.length()].into(),
+            serial: "0102".parse().unwrap(),
+        }
+    }
+
+    fn asking(cert_ids: &[CertId], extensions: Option<Vec<Extension>>) -> OcspRequest {
+        let single = |cert_id: &CertId| rasn_ocsp::Request {
+            req_cert: cert_id.to_rasn(),
+            single_request_extensions: None,
+        };
+        OcspRequest {
+            tbs_request: rasn_ocsp::TbsRequest {
+                version: Integer::ZERO,
+                requestor_name: None,
+                request_list: cert_ids.iter().map(single).collect(),
+                request_extensions: extensions.map(Into::into),
+            },
+            optional_signature: None,
+        }
+    }
+
+    fn encoded(request: &OcspRequest) -> Vec<u8> {
+        rasn::der::encode(request).unwrap()
+    }
+
+    fn extension(oid: &[u32], critical: bool, value: &[u8]) -> Extension {
+        Extension {
+            extn_id: ObjectIdentifier::new(oid.to_vec()).unwrap(),
+            critical,
+            extn_value: value.to_vec().into(),
+        }
+    }
+
+    fn with_nonce(octets: &[u8]) -> Result<Nonce, RequestError> {
+        let value = tlv::value(tlv::OCTET_STRING, &[octets]);
+        let request = asking(&[cert_id(HashAlgorithm::Sha1)], Some(vec![extension(NONCE, false, &value)]));
+        Request::decode(&encoded(&request)).map(|request| request.nonce)
+    }
+
+    /// C7.
+    #[test]
+    fn every_hash_is_read_and_an_unknown_one_is_no_syntax_error() {
+        let asked: Vec<_> = HashAlgorithm::ALL.into_iter().map(cert_id).collect();
+        let request = Request::decode(&encoded(&asking(&asked, None))).unwrap();
+        assert_eq!(request.cert_ids, asked.into_iter().map(Ok).collect::<Vec<_>>());
+
+        let mut odd = asking(&[cert_id(HashAlgorithm::Sha1)], None);
+        odd.tbs_request.request_list[0].req_cert.hash_algorithm.algorithm =
+            ObjectIdentifier::new(vec![1, 2, 840, 113549, 2, 5]).unwrap();
+        let request = Request::decode(&encoded(&odd)).unwrap();
+        assert_eq!(request.cert_ids, [Err(CertIdError::UnknownHash("1.2.840.113549.2.5".into()))]);
+    }
+
+    /// C1.
+    #[test]
+    fn a_request_cut_anywhere_or_followed_by_anything_is_malformed() {
+        let whole = encoded(&asking(&[cert_id(HashAlgorithm::Sha256)], None));
+        assert!(Request::decode(&whole).is_ok());
+        for end in 0..whole.len() {
+            assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
+        }
+        let mut longer = whole;
+        longer.push(0);
+        assert!(matches!(Request::decode(&longer), Err(RequestError::Syntax(_))));
+    }
+
+    /// C1, C11.
+    #[test]
+    fn the_number_of_certificates_is_bounded_on_both_sides() {
+        let asked = vec![cert_id(HashAlgorithm::Sha1); MAX_CERTIFICATES + 1];
+        assert_eq!(Request::decode(&encoded(&asking(&[], None))), Err(RequestError::Count(0)));
+        let most = Request::decode(&encoded(&asking(&asked[1..], None))).unwrap();
+        assert_eq!(most.cert_ids.len(), MAX_CERTIFICATES);
+        assert_eq!(Request::decode(&encoded(&asking(&asked, None))), Err(RequestError::Count(65)));
+        assert_eq!(Request::decode(&[0; MAX_OCTETS + 1]), Err(RequestError::TooLong(MAX_OCTETS + 1)));
+    }
+
+    /// C1.
+    #[test]
+    fn only_version_one_is_read() {
+        let mut request = asking(&[cert_id(HashAlgorithm::Sha1)], None);
+        request.tbs_request.version = Integer::ONE;
+        assert_eq!(Request::decode(&encoded(&request)), Err(RequestError::Version));
+    }
+
+    /// C12.
+    #[test]
+    fn unknown_extensions_pass_unless_critical_or_repeated() {
+        let unknown: &[u32] = &[1, 3, 6, 1, 4, 1, 99999, 1];
+        let decode = |extensions, on_single: bool| {
+            let mut request = asking(&[cert_id(HashAlgorithm::Sha1)], None);
+            if on_single {
+                request.tbs_request.request_list[0].single_request_extensions =
+                    Some(Extensions::from(extensions));
+            } else {
+                request.tbs_request.request_extensions = Some(Extensions::from(extensions));
+            }
+            Request::decode(&encoded(&request))
+        };
+        for on_single in [false, true] {
+            assert!(decode(vec![extension(unknown, false, &[5, 0])], on_single).is_ok());
+            assert!(matches!(
+                decode(vec![extension(unknown, true, &[5, 0])], on_single),
+                Err(RequestError::CriticalExtension(_))
+            ));
+            let twice = vec![extension(unknown, false, &[5, 0]); 2];
+            assert!(matches!(decode(twice, on_single), Err(RequestError::DuplicateExtension(_))));
+        }
+        for understood in &UNDERSTOOD[1..] {
+            assert!(decode(vec![extension(understood, true, &[0x30, 0])], false).is_ok());
+        }
+    }
+
+    /// N1, N2, N3.
+    #[test]
+    fn a_nonce_is_echoed_ignored_or_refused_by_its_length() {
+        for length in [0, 129, 200] {
+            assert_eq!(with_nonce(&vec![7; length]), Err(RequestError::NonceLength(length)));
+        }
+        for length in [1, 15, 33, 128] {
+            assert_eq!(with_nonce(&vec![7; length]), Ok(Nonce::Absent));
+        }
+        for length in [16, 32] {
+            assert_eq!(with_nonce(&vec![7; length]), Ok(Nonce::Given(vec![7; length].into())));
+        }
+    }
+
+    /// N4.
+    #[test]
+    fn a_raw_legacy_nonce_is_answered_without_one() {
+        let raw = extension(NONCE, false, &[0xab; 20]);
+        let request =
+            Request::decode(&encoded(&asking(&[cert_id(HashAlgorithm::Sha1)], Some(vec![raw])))).unwrap();
+        assert_eq!(request.nonce, Nonce::Absent);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_octets_never_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Request::decode(&input).is_ok_and(|request| !request.cert_ids.is_empty()) || Request::decode(&input).is_err());
+        }
+
+        #[test]
+        fn one_flipped_octet_never_panics(at in 0usize..90, to in any::<u8>()) {
+            let mut der = encoded(&asking(&[cert_id(HashAlgorithm::Sha1)], None));
+            let at = at % der.len();
+            der[at] = to;
+            if let Ok(request) = Request::decode(&der) {
+                prop_assert!(!request.cert_ids.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! OCSP responses (RFC 6960 section 4.2).
+//!
+//! The ResponseData is encoded with rasn-ocsp. What is put around it (algorithm, signature,
+//! certificate) is written octet by octet, so that the octets served are the octets signed.
+
+use rasn::types::{GeneralizedTime, ObjectIdentifier, OctetString};
+use rasn_pkix::{Extension, Extensions, Name};
+
+use super::algorithm::{HashAlgorithm, SignatureAlgorithm};
+use super::cert_id::CertId;
+use super::certificate::Certificate;
+use super::status::{CertStatus, CrlReason, Revocation};
+use super::{request, tlv};
+use crate::clock::UnixTime;
+
+/// An error status: an OCSPResponse without responseBytes (RFC 6960 section 4.2.1). Never signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ErrorStatus {
+    /// The request has no correct syntax.
+    MalformedRequest = 1,
+    /// The responder is in an inconsistent state.
+    InternalError = 2,
+    /// The responder cannot answer just now.
+    TryLater = 3,
+    /// The request must be signed.
+    SigRequired = 5,
+    /// The responder has no authoritative record, or the client no permission.
+    Unauthorized = 6,
+}
+
+impl ErrorStatus {
+    /// The five octets of the response.
+    #[must_use]
+    pub const fn der(self) -> &'static [u8] {
+        match self {
+            Self::MalformedRequest => &[tlv::SEQUENCE, 3, tlv::ENUMERATED, 1, 1],
+            Self::InternalError => &[tlv::SEQUENCE, 3, tlv::ENUMERATED, 1, 2],
+            Self::TryLater => &[tlv::SEQUENCE, 3, tlv::ENUMERATED, 1, 3],
+            Self::SigRequired => &[tlv::SEQUENCE, 3, tlv::ENUMERATED, 1, 5],
+            Self::Unauthorized => &[tlv::SEQUENCE, 3, tlv::ENUMERATED, 1, 6],
+        }
+    }
+
+    /// The name in RFC 6960.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "malformedRequest",
+            Self::InternalError => "internalError",
+            Self::TryLater => "tryLater",
+            Self::SigRequired => "sigRequired",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+}
+
+/// Who signs an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponderId {
+    /// SHA-1 of the responder's public key, whatever the hash of the CertIDs (C14). RFC 9919
+    /// section 3.2 asks for this form.
+    ByKey([u8; 20]),
+    /// The responder's subject name in DER.
+    ByName(Vec<u8>),
+}
+
+impl ResponderId {
+    /// The byKey form for a responder certificate.
+    #[must_use]
+    pub fn by_key(responder: &Certificate) -> Self {
+        let digest = HashAlgorithm::Sha1.digest(responder.public_key());
+        let mut key = [0; 20];
+        key.copy_from_slice(&digest);
+        Self::ByKey(key)
+    }
+
+    /// The byName form for a responder certificate.
+    #[must_use]
+    pub fn by_name(responder: &Certificate) -> Self {
+        Self::ByName(responder.subject_name().to_vec())
+    }
+}
+
+/// The status of one certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SingleResponse {
+    /// The certificate.
+    pub cert_id: CertId,
+    /// Its status.
+    pub status: CertStatus,
+    /// When the status was known to be correct.
+    pub this_update: UnixTime,
+    /// When newer information will be there at the latest; always present (L8).
+    pub next_update: UnixTime,
+}
+
+/// What is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseData {
+    /// Who signs.
+    pub responder_id: ResponderId,
+    /// When.
+    pub produced_at: UnixTime,
+    /// At least one.
+    pub responses: Vec<SingleResponse>,
+    /// The nonce to echo; none in an answer that is stored (L3).
+    pub nonce: Option<OctetString>,
+}
+
+/// The answer cannot be encoded or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    /// rasn does not encode it: a name that is no DER name.
+    #[error("cannot encode the ResponseData: {0}")]
+    Encode(String),
+    /// The octets are no OCSPResponse.
+    #[error("not an OCSPResponse: {0}")]
+    Syntax(String),
+    /// The response carries this error status instead of an answer.
+    #[error("the responder answered {0}")]
+    Status(&'static str),
+}
+
+/// GeneralizedTime without fractions, in UTC (L8).
+fn generalized(time: UnixTime) -> GeneralizedTime {
+    time.to_datetime().fixed_offset()
+}
+
+fn reason_to_rasn(reason: CrlReason) -> rasn_pkix::CrlReason {
+    match reason {
+        CrlReason::Unspecified => rasn_pkix::CrlReason::Unspecified,
+        CrlReason::KeyCompromise => rasn_pkix::CrlReason::KeyCompromise,
+        CrlReason::CaCompromise => rasn_pkix::CrlReason::CaCompromise,
+        CrlReason::AffiliationChanged => rasn_pkix::CrlReason::AffiliationChanged,
+        CrlReason::Superseded => rasn_pkix::CrlReason::Superseded,
+        CrlReason::CessationOfOperation => rasn_pkix::CrlReason::CessationOfOperation,
+        CrlReason::CertificateHold => rasn_pkix::CrlReason::CertificateHold,
+        CrlReason::RemoveFromCrl => rasn_pkix::CrlReason::RemoveFromCRL,
+        CrlReason::PrivilegeWithdrawn => rasn_pkix::CrlReason::PrivilegeWithdrawn,
+        CrlReason::AaCompromise => rasn_pkix::CrlReason::AaCompromise,
+    }
+}
+
+impl SingleResponse {
+    fn to_rasn(&self) -> rasn_ocsp::SingleResponse {
+        let cert_status = match self.status {
+            CertStatus::Good => rasn_ocsp::CertStatus::Good,
+            CertStatus::Unknown => rasn_ocsp::CertStatus::Unknown(()),
+            CertStatus::Revoked(Revocation { time, reason }) => {
+                rasn_ocsp::CertStatus::Revoked(rasn_ocsp::RevokedInfo {
+                    revocation_time: generalized(time),
+                    // RFC 5280 section 5.3.1: leave the reason out rather than say "unspecified".
+                    revocation_reason: reason
+                        .filter(|reason| *reason != CrlReason::Unspecified)
+                        .map(reason_to_rasn),
+                })
+            }
+        };
+        rasn_ocsp::SingleResponse {
+            cert_id: self.cert_id.to_rasn(),
+            cert_status,
+            this_update: generalized(self.this_update),
+            next_update: Some(generalized(self.next_update)),
+            single_extensions: None,
+        }
+    }
+}
+
+impl ResponseData {
+    /// The DER to be signed.
+    ///
+    /// # Errors
+    /// [`ResponseError::Encode`] for a byName responder whose name is no DER name.
+    pub fn encode(&self) -> Result<Vec<u8>, ResponseError> {
+        let responder_id = match &self.responder_id {
+            ResponderId::ByKey(key) => rasn_ocsp::ResponderId::ByKey(key.to_vec().into()),
+            ResponderId::ByName(name) => rasn_ocsp::ResponderId::ByName(
+                rasn::der::decode::<Name>(name).map_err(|error| ResponseError::Encode(error.to_string()))?,
+            ),
+        };
+        let nonce = self.nonce.as_ref().map(|nonce| {
+            Extensions::from(vec![Extension {
+                extn_id: ObjectIdentifier::new_unchecked(request::NONCE.into()),
+                critical: false,
+                extn_value: tlv::value(tlv::OCTET_STRING, &[nonce]).into(),
+            }])
+        });
+        let data = rasn_ocsp::ResponseData {
+            version: rasn::types::Integer::ZERO,
+            responder_id,
+            produced_at: generalized(self.produced_at),
+            responses: self.responses.iter().map(SingleResponse::to_rasn).collect(),
+            response_extensions: nonce,
+        };
+        rasn::der::encode(&data).map_err(|error| ResponseError::Encode(error.to_string()))
+    }
+}
+
+/// `SEQUENCE { ENUMERATED successful }` up to the length of responseBytes is written per answer;
+/// this is id-pkix-ocsp-basic, whole.
+const BASIC_TYPE: &[u8] = b"\x06\x09\x2b\x06\x01\x05\x05\x07\x30\x01\x01";
+const SUCCESSFUL: &[u8] = &[tlv::ENUMERATED, 1, 0];
+
+/// Puts a signed ResponseData, its signature and the responder's certificate together to an
+/// OCSPResponse. `certificate` is the delegated responder certificate (L4), left out where the CA
+/// itself signs.
+#[must_use]
+pub fn assemble(
+    response_data: &[u8],
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+    certificate: Option<&[u8]>,
+) -> Vec<u8> {
+    let identifier = algorithm.identifier_der();
+    let bits = signature.len() + 1;
+    let certs = certificate.map_or(0, |der| tlv::whole_length(tlv::whole_length(der.len())));
+    let basic = response_data.len() + identifier.len() + tlv::whole_length(bits) + certs;
+    let octets = tlv::whole_length(basic);
+    let bytes = BASIC_TYPE.len() + tlv::whole_length(octets);
+    let explicit = tlv::whole_length(bytes);
+    let outer = SUCCESSFUL.len() + tlv::whole_length(explicit);
+
+    let mut out = Vec::with_capacity(tlv::whole_length(outer));
+    tlv::put_header(&mut out, tlv::SEQUENCE, outer);
+    out.extend_from_slice(SUCCESSFUL);
+    tlv::put_header(&mut out, tlv::context(0), explicit);
+    tlv::put_header(&mut out, tlv::SEQUENCE, bytes);
+    out.extend_from_slice(BASIC_TYPE);
+    tlv::put_header(&mut out, tlv::OCTET_STRING, octets);
+    tlv::put_header(&mut out, tlv::SEQUENCE, basic);
+    out.extend_from_slice(response_data);
+    out.extend_from_slice(identifier);
+    tlv::put_header(&mut out, tlv::BIT_STRING, bits);
+    out.push(0);
+    out.extend_from_slice(signature);
+    if let Some(der) = certificate {
+        tlv::put_header(&mut out, tlv::context(0), tlv::whole_length(der.len()));
+        tlv::put_header(&mut out, tlv::SEQUENCE, der.len());
+        out.extend_from_slice(der);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn single(hash: HashAlgorithm, status: CertStatus) -> SingleResponse {
+        SingleResponse {
+            cert_id: CertId {
+                hash,
+                issuer_name_hash: vec![1; hash.length()].into(),
+                issuer_key_hash: vec![2; hash.length()].into(),
+                serial: "ff00000000000000000000000000000000000001".parse().unwrap(),
+            },
+            status,
+            this_update: UnixTime(1_795_315_054),
+            next_update: UnixTime(1_795_919_853),
+        }
+    }
+
+    fn data(status: CertStatus) -> ResponseData {
+        ResponseData {
+            responder_id: ResponderId::ByKey([9; 20]),
+            produced_at: UnixTime(1_795_315_054),
+            responses: vec![single(HashAlgorithm::Sha1, status), single(HashAlgorithm::Sha256, status)],
+            nonce: None,
+        }
+    }
+
+    /// C2.
+    #[test]
+    fn an_error_status_is_five_octets_and_never_four() {
+        let statuses = [
+            ErrorStatus::MalformedRequest,
+            ErrorStatus::InternalError,
+            ErrorStatus::TryLater,
+            ErrorStatus::SigRequired,
+            ErrorStatus::Unauthorized,
+        ];
+        for status in statuses {
+            assert_eq!(status.der(), [0x30, 3, 0x0a, 1, status as u8]);
+            assert_ne!(status as u8, 4);
+        }
+    }
+
+    /// C13, C15, L8: rasn reads back what was assembled and encodes it to the same octets.
+    #[test]
+    fn an_assembled_answer_is_strict_der_of_version_one() {
+        let revoked = |reason| CertStatus::Revoked(Revocation { time: UnixTime(1_700_000_000), reason });
+        let statuses = [
+            CertStatus::Good,
+            CertStatus::Unknown,
+            revoked(None),
+            revoked(Some(CrlReason::KeyCompromise)),
+            revoked(Some(CrlReason::Unspecified)),
+        ];
+        for (status, signature) in statuses.into_iter().zip([64, 100, 127, 256, 512]) {
+            let data = data(status).encode().unwrap();
+            assert!(data.windows(15).any(|window| window == b"20261122023734Z"), "no GeneralizedTime");
+            let der = assemble(&data, SignatureAlgorithm::RsaPkcs1Sha256, &vec![0xa5; signature], None);
+            let response: rasn_ocsp::OcspResponse = rasn::der::decode(&der).unwrap();
+            assert_eq!(rasn::der::encode(&response).unwrap(), der);
+            let basic = response.bytes.unwrap().response;
+            let basic: rasn_ocsp::BasicOcspResponse = rasn::der::decode(&basic).unwrap();
+            assert_eq!(basic.certs, None);
+            assert_eq!(rasn::der::encode(&basic.tbs_response_data).unwrap(), data);
+            assert_eq!(basic.signature.len(), signature * 8);
+        }
+    }
+
+    /// RFC 5280 section 5.3.1.
+    #[test]
+    fn an_unspecified_reason_is_left_out() {
+        let with = |reason| {
+            data(CertStatus::Revoked(Revocation { time: UnixTime(1_700_000_000), reason })).encode().unwrap()
+        };
+        assert_eq!(with(Some(CrlReason::Unspecified)), with(None));
+        assert_ne!(with(Some(CrlReason::Superseded)), with(None));
+    }
+
+    /// N2.
+    #[test]
+    fn a_nonce_is_echoed_in_its_octet_string() {
+        let nonce = vec![0x77; 32];
+        let mut data = data(CertStatus::Good);
+        data.nonce = Some(nonce.clone().into());
+        let der = data.encode().unwrap();
+        let mut wrapped = vec![0x04, 0x22, 0x04, 0x20];
+        wrapped.extend(&nonce);
+        assert!(der.windows(wrapped.len()).any(|window| window == wrapped));
+    }
+}
