@@ -4,4 +4,5 @@
 
 mod support;
 
+mod control_experiment;
 mod layers;

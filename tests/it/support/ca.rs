@@ -9,17 +9,17 @@ use super::command::{Ran, sh};
 
 /// The kind of a key pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyKind {
+pub(crate) enum KeyKind {
     Rsa2048,
     P256,
 }
 
 impl KeyKind {
-    /// The name of the signature algorithm on Goodstanding's command line.
-    pub fn algorithm(self) -> &'static str {
+    /// The name of the key algorithm on Goodstanding's command line.
+    pub(crate) fn algorithm(self) -> &'static str {
         match self {
             Self::Rsa2048 => "rsa-2048",
-            Self::P256 => "ecdsa-p256",
+            Self::P256 => "p256",
         }
     }
 
@@ -33,26 +33,26 @@ impl KeyKind {
 
 /// The authority, in a folder of its own.
 #[derive(Debug)]
-pub struct TestCa {
+pub(crate) struct TestCa {
     dir: PathBuf,
 }
 
 /// A certificate that the authority issued.
 #[derive(Clone, Debug)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     /// The certificate, PEM.
-    pub certificate: PathBuf,
+    pub(crate) certificate: PathBuf,
     /// Its private key, PEM.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
     /// Its serial number as upper-case hex, two digits an octet.
-    pub serial: String,
+    pub(crate) serial: String,
     /// Its DNS name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl TestCa {
     /// Makes an authority in `dir` whose certificates point at `ocsp_url`.
-    pub fn new(dir: &Path, kind: KeyKind, ocsp_url: &str) -> Self {
+    pub(crate) fn new(dir: &Path, kind: KeyKind, ocsp_url: &str) -> Self {
         let ca = Self { dir: dir.to_owned() };
         for folder in ["certs", "new"] {
             fs::create_dir_all(ca.file(folder)).unwrap();
@@ -70,32 +70,32 @@ impl TestCa {
     }
 
     /// A file of the authority's folder.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// The authority's certificate, PEM.
-    pub fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.file("ca.pem")
     }
 
     /// Its private key, PEM.
-    pub fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.file("ca.key")
     }
 
     /// OpenSSL's database of what it issued.
-    pub fn index(&self) -> PathBuf {
+    pub(crate) fn index(&self) -> PathBuf {
         self.file("index.txt")
     }
 
     /// Issues a TLS server certificate for a DNS name.
-    pub fn issue(&self, name: &str) -> Leaf {
+    pub(crate) fn issue(&self, name: &str) -> Leaf {
         self.issue_with(name, &["-days", "90"])
     }
 
     /// Issues one whose validity is over.
-    pub fn issue_expired(&self, name: &str) -> Leaf {
+    pub(crate) fn issue_expired(&self, name: &str) -> Leaf {
         self.issue_with(name, &["-startdate", "20250101000000Z", "-enddate", "20250401000000Z"])
     }
 
@@ -116,7 +116,7 @@ impl TestCa {
     }
 
     /// Revokes a certificate in OpenSSL's database and says when it took effect there.
-    pub fn revoke(&self, leaf: &Leaf, reason: &str) -> UnixTime {
+    pub(crate) fn revoke(&self, leaf: &Leaf, reason: &str) -> UnixTime {
         self.ca(&["-revoke", utf8(&leaf.certificate), "-crl_reason", reason]);
         let index = fs::read_to_string(self.index()).unwrap();
         let row = index.lines().find(|line| line.contains(&leaf.serial)).unwrap();
@@ -126,7 +126,7 @@ impl TestCa {
     }
 
     /// Publishes a CRL with everything revoked so far.
-    pub fn crl(&self) -> PathBuf {
+    pub(crate) fn crl(&self) -> PathBuf {
         let path = self.file("ca.crl");
         self.ca(&["-gencrl", "-crldays", "7", "-out", utf8(&path)]);
         path
@@ -143,7 +143,7 @@ impl TestCa {
 }
 
 /// A path of ours as text; test folders have plain names.
-pub fn utf8(path: &Path) -> &str {
+pub(crate) fn utf8(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

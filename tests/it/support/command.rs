@@ -12,52 +12,52 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A program that has ended.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     line: String,
     status: ExitStatus,
-    pub stdout: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 impl Ran {
     /// The exit status; a signal is none and fails the test.
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| panic!("killed by a signal\n{}", self.transcript()))
     }
 
     /// Itself, if it exited 0.
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         self.exits(0)
     }
 
     /// Itself, if it exited with this status.
-    pub fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code(), code, "exit status\n{}", self.transcript());
         self
     }
 
     /// What it wrote to standard output.
-    pub fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// What it wrote to standard error.
-    pub fn err(&self) -> String {
+    pub(crate) fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
     /// Both, for clients that are not particular about which they use.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{}\n{}", self.out(), self.err())
     }
 
     /// Command line, exit status and everything said, for messages.
-    pub fn transcript(&self) -> String {
+    pub(crate) fn transcript(&self) -> String {
         format!("$ {}\n{}\n{}", self.line, self.text(), self.status)
     }
 
     /// Fails unless all of `parts` occur in what it said.
-    pub fn says(self, parts: &[&str]) -> Self {
+    pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
             assert!(self.text().contains(part), "{part:?} is missing in\n{}", self.transcript());
         }
@@ -66,7 +66,7 @@ impl Ran {
 }
 
 /// Runs a command to its end. Panics when it cannot be started or does not end in two minutes.
-pub fn run(command: &mut Command) -> Ran {
+pub(crate) fn run(command: &mut Command) -> Ran {
     let line = line(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child =
@@ -89,13 +89,13 @@ pub fn run(command: &mut Command) -> Ran {
 }
 
 /// [`run`] for a program and its arguments.
-pub fn sh<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Ran {
+pub(crate) fn sh<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Ran {
     run(Command::new(program).args(arguments))
 }
 
 /// Asks a child of ours to end, by its process id. `kill` is the shell's own: the program of that
 /// name is not on every Debian.
-pub fn terminate(child: &Child) {
+pub(crate) fn terminate(child: &Child) {
     sh("sh", &["-c".to_owned(), format!("kill -TERM {}", child.id())]);
 }
 

@@ -6,26 +6,26 @@ use std::time::Duration;
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
     /// The value of a header, if it is there.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// GET on the loopback address.
-pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
+pub(crate) fn get(port: u16, path: &str) -> std::io::Result<Reply> {
     exchange(port, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 /// POST of an OCSP request on the loopback address.
-pub fn post(port: u16, body: &[u8]) -> std::io::Result<Reply> {
+pub(crate) fn post(port: u16, body: &[u8]) -> std::io::Result<Reply> {
     let head = format!(
         "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/ocsp-request\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -34,7 +34,7 @@ pub fn post(port: u16, body: &[u8]) -> std::io::Result<Reply> {
 }
 
 /// Sends octets as they are and reads the reply to its end.
-pub fn exchange(port: u16, request: &[u8]) -> std::io::Result<Reply> {
+pub(crate) fn exchange(port: u16, request: &[u8]) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.write_all(request)?;
