@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod ocsp;
 pub mod shutdown;
+pub mod telemetry;
 
 // engines
 pub mod responder;

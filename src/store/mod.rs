@@ -1,7 +1,7 @@
 //! The written contract of storage, and the engines that keep it.
 //!
 //! Everything that must survive a restart goes through [`Store`]. The contract is stated here once;
-//! `tests/store_contract.rs` proves it for every engine. Nothing in it belongs to one database.
+//! the suite in `contract.rs` proves it for every engine. Nothing in it belongs to one database.
 //!
 //! Rules that every engine keeps:
 //! - A certificate is identified by issuer and serial. Its [`CertificateKey`] is given when it is
@@ -14,14 +14,20 @@
 //!   the same transaction.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::clock::UnixTime;
-use crate::ocsp::{CrlReason, Revocation, Serial};
+use crate::ocsp::{Revocation, Serial};
 
+#[cfg(test)]
+mod contract;
+mod rules;
 pub mod sqlite;
+
+pub use rules::{RevokeRule, may_revoke};
 
 /// An issuer's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,7 +237,8 @@ pub enum StatusChange {
     Changed(CertificateRecord),
     /// It already had that status; the certificate as it is.
     Unchanged(CertificateRecord),
-    /// It is revoked for good, and otherwise than asked; the certificate as it is.
+    /// It is revoked for good, and otherwise than asked, or removeFromCRL was asked, which is no
+    /// revocation; the certificate as it is.
     Refused(CertificateRecord),
     /// There is no such certificate.
     NotFound,
@@ -325,6 +332,14 @@ pub enum StoreError {
     /// A name or certificate is taken by another one.
     #[error("{0}")]
     Conflict(String),
+    /// An issuer or responder that the call refers to is not there.
+    #[error("{url} has no {what}: add it first")]
+    Missing {
+        /// The database, without credentials.
+        url: String,
+        /// What is not there, for example `issuer 3`.
+        what: String,
+    },
     /// A stored value cannot be what this program wrote.
     #[error("{url} holds something that this program did not write: {what}")]
     Corrupt {
@@ -360,8 +375,11 @@ pub trait Store: Send + Sync + 'static {
     /// Every issuer, by number.
     async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
 
-    /// Installs a responder. The same issuer and certificate again keeps its number and takes over
-    /// token, key and algorithm.
+    /// Installs a responder. The same issuer and certificate again keeps its number and the time it
+    /// was installed, and takes over token, key and algorithm.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such issuer.
     async fn add_responder(
         &self,
         responder: &NewResponder,
@@ -374,7 +392,11 @@ pub trait Store: Send + Sync + 'static {
     /// Registers certificates. One that is there already keeps what it has: a revocation is added
     /// where there was none (or a hold becomes one for good), never taken away or altered; a
     /// missing not_before is filled in; not_after follows the entry. A serial that is repeated
-    /// within `entries` counts as registered one after the other.
+    /// within `entries` counts as registered one after the other. Only a change of the revocation
+    /// raises the version; every change is announced.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such issuer.
     async fn register(
         &self,
         issuer: IssuerId,
@@ -382,14 +404,16 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Registered, StoreError>;
 
     /// Revokes certificates; one outcome an entry, in order. A hold may be followed by a revocation
-    /// for good. An unchanged outcome is one with the same time and reason, or a repeated hold.
+    /// for good. An unchanged outcome is one with the same time and reason, or a repeated hold
+    /// (which keeps its first time). See [`may_revoke`].
     async fn revoke(
         &self,
         issuer: IssuerId,
         entries: &[(Serial, Revocation)],
     ) -> Result<Vec<StatusChange>, StoreError>;
 
-    /// Takes back a certificateHold. Refused when it is revoked for another reason.
+    /// Takes back a certificateHold. Refused when it is revoked for another reason, unchanged when
+    /// it is not revoked.
     async fn unhold(&self, issuer: IssuerId, serial: &Serial) -> Result<StatusChange, StoreError>;
 
     /// One certificate with its answer.
@@ -424,7 +448,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores answers; one outcome an answer, in order. An answer is stored when the certificate's
     /// version is still the one it was signed for and no stored answer of that version has a later
-    /// thisUpdate.
+    /// thisUpdate. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
+    /// stored is announced.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when an answer names a responder that was never installed.
     async fn store_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError>;
 
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
@@ -434,9 +462,16 @@ pub trait Store: Send + Sync + 'static {
     async fn feed_position(&self) -> Result<FeedPosition, StoreError>;
 
     /// What changed after `position` through any other handle on the database than this one.
+    ///
+    /// A reader that is far behind catches up in portions: it goes on from the returned position
+    /// until that stands still. A position beyond the end of the feed (the database was put back
+    /// from a backup) is a gap too.
     async fn changes(&self, position: FeedPosition) -> Result<Changes, StoreError>;
 
     /// Forgets feed entries older than `keep`. A reader behind that sees [`Changes::gap`].
+    ///
+    /// An entry's age counts from the first call after it, so that ages come from one clock: call it
+    /// at intervals that are short beside `keep`.
     async fn prune_feed(&self, now: UnixTime, keep: Duration) -> Result<(), StoreError>;
 
     /// Records a token's capacity profile, replacing that of the same token, algorithm and sessions.
@@ -449,30 +484,67 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// What a change of status comes to: the rule of the contract, for engines to apply.
-#[must_use]
-pub fn may_revoke(present: Option<Revocation>, asked: Revocation) -> RevokeRule {
-    match present {
-        None => RevokeRule::Apply,
-        Some(present) if present == asked => RevokeRule::Unchanged,
-        Some(Revocation { reason: Some(CrlReason::CertificateHold), .. }) => {
-            if asked.reason == Some(CrlReason::CertificateHold) {
-                RevokeRule::Unchanged
-            } else {
-                RevokeRule::Apply
-            }
+/// Opens the database at `url`, creating it when it is not there.
+///
+/// `sqlite://PATH` (the folder must be there; `sqlite:///PATH` is absolute).
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when it cannot be opened or its kind is not known,
+/// [`StoreError::UnknownSchema`] when a newer version made it, [`StoreError::Corrupt`] when it is
+/// another program's.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let unsupported = |why: &str| StoreError::Unavailable {
+        action: "opening",
+        url: without_credentials(url),
+        source: why.into(),
+    };
+    match url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::open(url).await?)),
+        Some("postgres" | "postgresql") => {
+            Err(unsupported("PostgreSQL is not supported in this version: use sqlite://PATH"))
         }
-        Some(_) => RevokeRule::Refuse,
+        _ => Err(unsupported("no kind of database that is known: use sqlite://PATH")),
     }
 }
 
-/// See [`may_revoke`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RevokeRule {
-    /// Record it and raise the version.
-    Apply,
-    /// It is so already.
-    Unchanged,
-    /// It is revoked for good, otherwise.
-    Refuse,
+/// The URL without user and password, and without parameters (which may hold a password too).
+fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let authority = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[host..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_never_show_in_a_url() {
+        for (url, shown) in [
+            ("postgres://user:p@ss@db:5432/fleet?password=x", "postgres://db:5432/fleet"),
+            ("sqlite://var/a@b.db", "sqlite://var/a@b.db"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_kind_of_database_is_refused_with_advice() {
+        for url in ["postgres://user:secret@db/fleet", "mysql://db/fleet", "fleet.db", ""] {
+            let error = open(url).await.err().unwrap().to_string();
+            assert!(error.contains("use sqlite://PATH") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_shard_of_a_certificate_never_changes() {
+        let serial: Serial = "0123456789abcdef".parse().unwrap();
+        assert_eq!(Shard::of(IssuerId(1), &serial), Shard(190));
+        assert_eq!(Shard::all().count(), Shard::COUNT);
+    }
 }

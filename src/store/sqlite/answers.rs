@@ -1,0 +1,112 @@
+//! Storing signed answers.
+
+use std::collections::HashMap;
+
+use sqlx::Arguments;
+
+use super::rows::{self, Reader, rowid};
+use super::statements;
+use super::write::Writing;
+use super::{SqliteStore, StoreError};
+use crate::clock::UnixTime;
+use crate::store::{AnswerOutcome, NewAnswer};
+
+/// Answers checked and written at once, within one transaction.
+const PORTION: usize = 8_192;
+
+/// What decides whether an answer is stored.
+#[derive(Clone, Copy)]
+struct Present {
+    version: i64,
+    /// Version and thisUpdate of the answer that is there.
+    answer: Option<(i64, UnixTime)>,
+}
+
+impl Present {
+    fn takes(self, answer: &NewAnswer) -> bool {
+        self.version == answer.version
+            && self
+                .answer
+                .is_none_or(|(version, this_update)| version != answer.version || this_update <= answer.this_update)
+    }
+}
+
+impl Writing<'_> {
+    async fn versions(&mut self, mut rowids: Vec<i64>) -> Result<HashMap<i64, Present>, StoreError> {
+        rowids.sort_unstable();
+        rowids.dedup();
+        let found = sqlx::query(statements::VERSIONS)
+            .bind(rows::json_integers(rowids.iter().copied()))
+            .fetch_all(&mut *self.transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let mut present = HashMap::with_capacity(found.len());
+        for row in &found {
+            let row = Reader { url: self.url(), row };
+            let place: i64 = row.get(0)?;
+            let rowid = usize::try_from(place)
+                .ok()
+                .and_then(|place| rowids.get(place))
+                .ok_or_else(|| row.corrupt(format!("json_each counted {place}")))?;
+            let answer = match row.get::<Option<i64>>(2)? {
+                None => None,
+                Some(version) => Some((version, row.time(3)?)),
+            };
+            present.insert(*rowid, Present { version: row.get(1)?, answer });
+        }
+        Ok(present)
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn put_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError> {
+        let mut writing = self.write("storing answers in").await?;
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for portion in answers.chunks(PORTION) {
+            let rowids = portion.iter().filter_map(|answer| rowid(answer.key)).collect();
+            let mut present = writing.versions(rowids).await?;
+            let mut stored = Vec::with_capacity(portion.len());
+            for answer in portion {
+                let row = rowid(answer.key);
+                let place = row.and_then(|row| present.get_mut(&row));
+                if let (Some(row), Some(place)) = (row, place)
+                    && place.takes(answer)
+                {
+                    place.answer = Some((answer.version, answer.this_update));
+                    stored.push((row, answer));
+                    outcomes.push(AnswerOutcome::Stored);
+                } else {
+                    outcomes.push(AnswerOutcome::Superseded);
+                }
+            }
+            // By row, for locality; the sort is stable, so the last of a repeated key wins.
+            stored.sort_by_key(|(row, _)| *row);
+            let written = writing.bulk(&statements::ANSWER_PUT, &stored, |values, (row, answer)| {
+                values.add(*row)?;
+                values.add(answer.version)?;
+                values.add(answer.responder.0)?;
+                values.add(answer.this_update.0)?;
+                values.add(answer.next_update.0)?;
+                values.add(answer.response_data.as_slice())?;
+                values.add(answer.signature.as_slice())
+            });
+            match written.await {
+                Ok(()) => writing.changed.extend(stored.iter().map(|(row, _)| *row)),
+                Err(error) if is_foreign_key(&error) => {
+                    return Err(StoreError::Missing {
+                        url: self.url.clone(),
+                        what: "responder that one of the answers names".to_owned(),
+                    });
+                }
+                Err(error) => return Err(writing.failed(error)),
+            }
+        }
+        writing.commit().await?;
+        Ok(outcomes)
+    }
+}
+
+/// Rows come from the table itself, so only the responder can be missing.
+fn is_foreign_key(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}

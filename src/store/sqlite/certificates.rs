@@ -1,0 +1,370 @@
+//! Certificates: registering, changes of status, reading with their answers.
+
+use std::collections::BTreeMap;
+
+use sqlx::Arguments;
+
+use super::rows::{self, LAST_IN_SHARD, Reader, key_of, record, rowid, shard_start};
+use super::statements;
+use super::write::Writing;
+use super::{SqliteStore, StoreError};
+use crate::clock::UnixTime;
+use crate::ocsp::{Revocation, Serial};
+use crate::store::rules::{RevokeRule, Standing};
+use crate::store::{
+    AnswerTimes, CertificateEntry, CertificateKey, CertificateState, FleetCounts, IssuerId, Registered,
+    ResponderNumber, ScheduleEntry, Shard, StatusChange,
+};
+
+/// Entries looked up and written at once, within one transaction.
+const PORTION: usize = 16_384;
+
+/// A serial that a call speaks of, with what the store has of it.
+struct Subject {
+    serial: Serial,
+    /// Its rowid, when it is in the table.
+    row: Option<i64>,
+    /// What it is now; none when it is not there.
+    standing: Option<Standing>,
+    changed: bool,
+}
+
+/// The different serials of a portion, in the order of the index (so that neighbours in the list
+/// are neighbours in the file), and for each entry which of them it is about.
+fn subjects<'a>(serials: impl ExactSizeIterator<Item = &'a Serial>) -> (Vec<Subject>, Vec<u32>) {
+    let mut order: Vec<(&Serial, u32)> = serials.zip(0..).collect();
+    order.sort_unstable_by(|(a, i), (b, j)| a.as_der_content().cmp(b.as_der_content()).then(i.cmp(j)));
+    let mut subjects: Vec<Subject> = Vec::with_capacity(order.len());
+    let mut places = vec![0; order.len()];
+    for (serial, entry) in order {
+        if subjects.last().is_none_or(|last| last.serial != *serial) {
+            subjects.push(Subject { serial: *serial, row: None, standing: None, changed: false });
+        }
+        places[entry as usize] = subjects.len() as u32 - 1;
+    }
+    (subjects, places)
+}
+
+/// The last number given out in each shard that a transaction has touched.
+#[derive(Default)]
+struct LastRows(BTreeMap<Shard, i64>);
+
+impl Writing<'_> {
+    async fn find(&mut self, issuer: IssuerId, subjects: &mut [Subject]) -> Result<(), StoreError> {
+        let serials = rows::json_serials(subjects.iter().map(|subject| &subject.serial));
+        let found = sqlx::query(statements::FIND)
+            .bind(issuer.0)
+            .bind(serials)
+            .fetch_all(&mut *self.transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        for row in &found {
+            let row = Reader { url: self.url(), row };
+            let place: i64 = row.get(0)?;
+            let subject = usize::try_from(place)
+                .ok()
+                .and_then(|place| subjects.get_mut(place))
+                .ok_or_else(|| row.corrupt(format!("json_each counted {place}")))?;
+            subject.row = Some(row.get(1)?);
+            subject.standing = Some(row.standing(2)?);
+        }
+        Ok(())
+    }
+
+    /// Gives rows to those that have none yet.
+    async fn number(
+        &mut self,
+        issuer: IssuerId,
+        last: &mut LastRows,
+        subjects: &mut [&mut Subject],
+    ) -> Result<(), StoreError> {
+        let mut unread: Vec<Shard> = subjects
+            .iter()
+            .map(|subject| Shard::of(issuer, &subject.serial))
+            .filter(|shard| !last.0.contains_key(shard))
+            .collect();
+        if !unread.is_empty() {
+            unread.sort_unstable();
+            unread.dedup();
+            let shards = rows::json_integers(unread.iter().map(|shard| i64::from(shard.0)));
+            let found: Vec<(u8, Option<i64>)> = sqlx::query_as(statements::LAST_ROWS)
+                .bind(shards)
+                .fetch_all(&mut *self.transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+            for (shard, row) in found {
+                let shard = Shard(shard);
+                last.0.insert(shard, row.unwrap_or_else(|| shard_start(shard)));
+            }
+        }
+        for subject in subjects {
+            let shard = Shard::of(issuer, &subject.serial);
+            let row = last.0.entry(shard).or_insert_with(|| shard_start(shard));
+            if *row - shard_start(shard) >= LAST_IN_SHARD {
+                return Err(self.unavailable("a shard holds as many certificates as it can number"));
+            }
+            *row += 1;
+            subject.row = Some(*row);
+        }
+        Ok(())
+    }
+
+    /// Writes what was changed, new rows and old ones.
+    async fn write_back(
+        &mut self,
+        issuer: IssuerId,
+        last: &mut LastRows,
+        subjects: &mut [Subject],
+    ) -> Result<(), StoreError> {
+        let (mut new, mut old) = (Vec::new(), Vec::new());
+        for subject in subjects.iter_mut().filter(|subject| subject.changed) {
+            if subject.row.is_none() { new.push(subject) } else { old.push(subject) }
+        }
+        if !new.is_empty() {
+            self.number(issuer, last, &mut new).await?;
+        }
+        let written = async {
+            self.bulk(&statements::CERTIFICATE_INSERT, &new, |values, subject| {
+                let Some(standing) = subject.standing else { return Ok(()) };
+                values.add(subject.row)?;
+                values.add(issuer.0)?;
+                values.add(subject.serial.as_der_content())?;
+                values.add(standing.not_before.map(|time| time.0))?;
+                values.add(standing.not_after.0)?;
+                values.add(standing.revocation.map(|revocation| revocation.time.0))?;
+                values.add(standing.revocation.and_then(|revocation| revocation.reason).map(|r| r.code()))?;
+                values.add(standing.version)
+            })
+            .await?;
+            self.bulk(&statements::CERTIFICATE_UPDATE, &old, |values, subject| {
+                let Some(standing) = subject.standing else { return Ok(()) };
+                values.add(subject.row)?;
+                values.add(standing.not_before.map(|time| time.0))?;
+                values.add(standing.not_after.0)?;
+                values.add(standing.revocation.map(|revocation| revocation.time.0))?;
+                values.add(standing.revocation.and_then(|revocation| revocation.reason).map(|r| r.code()))?;
+                values.add(standing.version)
+            })
+            .await
+        };
+        let written: Result<(), sqlx::Error> = written.await;
+        written.map_err(|error| self.failed(error))?;
+        self.changed.extend(new.iter().chain(&old).filter_map(|subject| subject.row));
+        Ok(())
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn put_certificates(
+        &self,
+        issuer: IssuerId,
+        entries: &[CertificateEntry],
+    ) -> Result<Registered, StoreError> {
+        let mut writing = self.write("registering certificates in").await?;
+        writing.require_issuer(issuer).await?;
+        let mut last = LastRows::default();
+        let mut registered = Registered::default();
+        for portion in entries.chunks(PORTION) {
+            let (mut subjects, places) = subjects(portion.iter().map(|entry| &entry.serial));
+            writing.find(issuer, &mut subjects).await?;
+            for (entry, place) in portion.iter().zip(places) {
+                let subject = &mut subjects[place as usize];
+                match &mut subject.standing {
+                    None => {
+                        subject.standing = Some(Standing::begin(entry));
+                        subject.changed = true;
+                        registered.added += 1;
+                    }
+                    Some(standing) => {
+                        if standing.register(entry) {
+                            subject.changed = true;
+                            registered.changed += 1;
+                        } else {
+                            registered.unchanged += 1;
+                        }
+                    }
+                }
+            }
+            writing.write_back(issuer, &mut last, &mut subjects).await?;
+        }
+        writing.commit().await?;
+        Ok(registered)
+    }
+
+    pub(super) async fn put_revocations(
+        &self,
+        issuer: IssuerId,
+        entries: &[(Serial, Revocation)],
+    ) -> Result<Vec<StatusChange>, StoreError> {
+        let mut writing = self.write("revoking certificates in").await?;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for portion in entries.chunks(PORTION) {
+            let (mut subjects, places) = subjects(portion.iter().map(|(serial, _)| serial));
+            writing.find(issuer, &mut subjects).await?;
+            for ((_, asked), place) in portion.iter().zip(places) {
+                outcomes.push(change(issuer, &mut subjects[place as usize], |standing| standing.revoke(*asked)));
+            }
+            writing.write_back(issuer, &mut LastRows::default(), &mut subjects).await?;
+        }
+        writing.commit().await?;
+        Ok(outcomes)
+    }
+
+    pub(super) async fn end_hold(&self, issuer: IssuerId, serial: &Serial) -> Result<StatusChange, StoreError> {
+        let mut writing = self.write("taking back a hold in").await?;
+        let (mut subjects, _) = subjects([serial].into_iter());
+        writing.find(issuer, &mut subjects).await?;
+        let outcome = change(issuer, &mut subjects[0], Standing::unhold);
+        writing.write_back(issuer, &mut LastRows::default(), &mut subjects).await?;
+        writing.commit().await?;
+        Ok(outcome)
+    }
+
+    pub(super) async fn state_by_serial(
+        &self,
+        issuer: IssuerId,
+        serial: &Serial,
+    ) -> Result<Option<CertificateState>, StoreError> {
+        let row = sqlx::query(statements::STATE_BY_SERIAL)
+            .bind(issuer.0)
+            .bind(serial.as_der_content())
+            .fetch_optional(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading a certificate of"))?;
+        row.map(|row| Reader { url: &self.url, row: &row }.state()).transpose()
+    }
+
+    pub(super) async fn states_by_key(
+        &self,
+        keys: &[CertificateKey],
+    ) -> Result<Vec<CertificateState>, StoreError> {
+        let mut rowids: Vec<_> = keys.iter().filter_map(|key| rowid(*key)).collect();
+        rowids.sort_unstable();
+        rowids.dedup();
+        let found = sqlx::query(statements::STATES_BY_ROW)
+            .bind(rows::json_integers(rowids))
+            .fetch_all(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading certificates of"))?;
+        found.iter().map(|row| Reader { url: &self.url, row }.state()).collect()
+    }
+
+    /// The rows after number `after` of a shard, for the two page statements.
+    fn page(shard: Shard, after: i64) -> (i64, i64) {
+        let start = shard_start(shard);
+        (start + after.clamp(0, LAST_IN_SHARD), start + LAST_IN_SHARD)
+    }
+
+    pub(super) async fn states_page(
+        &self,
+        shard: Shard,
+        after: i64,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<CertificateState>, StoreError> {
+        let (after, last) = Self::page(shard, after);
+        let found = sqlx::query(statements::STATES_PAGE)
+            .bind(after)
+            .bind(last)
+            .bind(now.0)
+            .bind(limit)
+            .fetch_all(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading a shard of"))?;
+        found.iter().map(|row| Reader { url: &self.url, row }.state()).collect()
+    }
+
+    pub(super) async fn schedule_page(
+        &self,
+        shard: Shard,
+        after: i64,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<ScheduleEntry>, StoreError> {
+        let (after, last) = Self::page(shard, after);
+        let found = sqlx::query(statements::SCHEDULE_PAGE)
+            .bind(after)
+            .bind(last)
+            .bind(now.0)
+            .bind(limit)
+            .fetch_all(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading the schedule of"))?;
+        found.iter().map(|row| schedule_entry(&Reader { url: &self.url, row })).collect()
+    }
+
+    pub(super) async fn count_fleet(
+        &self,
+        issuer: IssuerId,
+        now: UnixTime,
+    ) -> Result<FleetCounts, StoreError> {
+        let (unexpired, revoked, expired, answered): (i64, i64, i64, i64) =
+            sqlx::query_as(statements::COUNTS)
+                .bind(issuer.0)
+                .bind(now.0)
+                .fetch_one(&self.pools.readers)
+                .await
+                .map_err(self.failed("counting the certificates of"))?;
+        Ok(FleetCounts {
+            unexpired: unexpired.unsigned_abs(),
+            revoked: revoked.unsigned_abs(),
+            expired: expired.unsigned_abs(),
+            answered: answered.unsigned_abs(),
+        })
+    }
+}
+
+/// Applies a change of status to one subject.
+fn change(
+    issuer: IssuerId,
+    subject: &mut Subject,
+    apply: impl FnOnce(&mut Standing) -> RevokeRule,
+) -> StatusChange {
+    let (Some(standing), Some(row)) = (&mut subject.standing, subject.row) else {
+        return StatusChange::NotFound;
+    };
+    let rule = apply(standing);
+    let record = record(row, issuer, subject.serial, *standing);
+    match rule {
+        RevokeRule::Apply => {
+            subject.changed = true;
+            StatusChange::Changed(record)
+        }
+        RevokeRule::Unchanged => StatusChange::Unchanged(record),
+        RevokeRule::Refuse => StatusChange::Refused(record),
+    }
+}
+
+fn schedule_entry(row: &Reader<'_>) -> Result<ScheduleEntry, StoreError> {
+    let answer = match row.get::<Option<i64>>(5)? {
+        None => None,
+        Some(this_update) => Some(AnswerTimes {
+            this_update: UnixTime(this_update),
+            next_update: row.time(6)?,
+            responder: ResponderNumber(row.get(7)?),
+        }),
+    };
+    Ok(ScheduleEntry {
+        key: key_of(row.get(0)?),
+        issuer: IssuerId(row.get(1)?),
+        serial: row.serial(2)?,
+        not_before: row.get::<Option<i64>>(3)?.map(UnixTime),
+        not_after: row.time(4)?,
+        answer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_serials_are_one_subject_in_index_order() {
+        let serials: Vec<Serial> =
+            ["0100", "02", "01", "02"].iter().map(|text| text.parse().unwrap()).collect();
+        let (subjects, places) = subjects(serials.iter());
+        let order: Vec<_> = subjects.iter().map(|subject| subject.serial.to_string()).collect();
+        assert_eq!(order, ["01", "0100", "02"]);
+        assert_eq!(places, [1, 2, 0, 2]);
+    }
+}
