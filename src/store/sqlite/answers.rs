@@ -25,9 +25,9 @@ struct Present {
 impl Present {
     fn takes(self, answer: &NewAnswer) -> bool {
         self.version == answer.version
-            && self
-                .answer
-                .is_none_or(|(version, this_update)| version != answer.version || this_update <= answer.this_update)
+            && self.answer.is_none_or(|(version, this_update)| {
+                version != answer.version || this_update <= answer.this_update
+            })
     }
 }
 

@@ -202,7 +202,8 @@ impl SqliteStore {
             let (mut subjects, places) = subjects(portion.iter().map(|(serial, _)| serial));
             writing.find(issuer, &mut subjects).await?;
             for ((_, asked), place) in portion.iter().zip(places) {
-                outcomes.push(change(issuer, &mut subjects[place as usize], |standing| standing.revoke(*asked)));
+                outcomes
+                    .push(change(issuer, &mut subjects[place as usize], |standing| standing.revoke(*asked)));
             }
             writing.write_back(issuer, &mut LastRows::default(), &mut subjects).await?;
         }
@@ -210,7 +211,11 @@ impl SqliteStore {
         Ok(outcomes)
     }
 
-    pub(super) async fn end_hold(&self, issuer: IssuerId, serial: &Serial) -> Result<StatusChange, StoreError> {
+    pub(super) async fn end_hold(
+        &self,
+        issuer: IssuerId,
+        serial: &Serial,
+    ) -> Result<StatusChange, StoreError> {
         let mut writing = self.write("taking back a hold in").await?;
         let (mut subjects, _) = subjects([serial].into_iter());
         writing.find(issuer, &mut subjects).await?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::{StoreError, failed};
@@ -81,7 +83,9 @@ pub(super) async fn open(url: &str) -> Result<Pools, StoreError> {
         .await
         .map_err(|error| failed(url, "opening", error))?;
     let readers = pool(READERS)
-        .connect_with(options(&path).busy_timeout(TURN).pragma("cache_size", "-16384").pragma("query_only", "ON"))
+        .connect_with(
+            options(&path).busy_timeout(TURN).pragma("cache_size", "-16384").pragma("query_only", "ON"),
+        )
         .await
         .map_err(|error| failed(url, "opening", error))?;
     Ok(Pools { writer, readers })
@@ -168,7 +172,10 @@ async fn turn_on_wal(url: &str, connection: &mut SqliteConnection) -> Result<(),
                 return Err(StoreError::Unavailable {
                     action: "opening",
                     url: url.to_owned(),
-                    source: format!("its file system allows journal mode {mode} only: put it on a local disk").into(),
+                    source: format!(
+                        "its file system allows journal mode {mode} only: put it on a local disk"
+                    )
+                    .into(),
                 });
             }
             Err(error) if super::is_busy(&error) && waited.elapsed() < TURN => {
@@ -181,8 +188,7 @@ async fn turn_on_wal(url: &str, connection: &mut SqliteConnection) -> Result<(),
 
 async fn migrate(url: &str, connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let migrating = |error| failed(url, "migrating", error);
-    let mut transaction =
-        connection.begin_with(super::statements::BEGIN_WRITE).await.map_err(migrating)?;
+    let mut transaction = connection.begin_with(super::statements::BEGIN_WRITE).await.map_err(migrating)?;
     // Read again inside the transaction: another process may have migrated meanwhile.
     let found = check_owner(url, &mut transaction).await?;
     for (version, migration) in (1..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {

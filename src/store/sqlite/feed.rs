@@ -113,9 +113,7 @@ impl SqliteStore {
                 .fetch_one(&mut *on)
                 .await?;
             if let Some(position) = oldest {
-                for statement in
-                    [statements::FEED_PRUNE, statements::FEED_PRUNED, statements::FEED_UNMARK]
-                {
+                for statement in [statements::FEED_PRUNE, statements::FEED_PRUNED, statements::FEED_UNMARK] {
                     sqlx::query(statement).bind(position).execute(&mut *on).await?;
                 }
             }

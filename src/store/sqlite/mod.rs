@@ -19,8 +19,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
-    FeedPosition, FleetCounts, IssuerId, IssuerRecord, NewAnswer, NewResponder, Registered,
-    ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
+    FeedPosition, FleetCounts, IssuerId, IssuerRecord, NewAnswer, NewResponder, Registered, ResponderRecord,
+    ScheduleEntry, Shard, StatusChange, Store, StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};

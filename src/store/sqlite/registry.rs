@@ -8,9 +8,7 @@ use super::rows::Reader;
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
-use crate::store::{
-    CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord,
-};
+use crate::store::{CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord};
 
 fn issuer(entry: &Reader<'_>) -> Result<IssuerRecord, StoreError> {
     Ok(IssuerRecord { id: IssuerId(entry.get(0)?), name: entry.get(1)?, certificate: entry.get(2)? })
@@ -57,7 +55,11 @@ impl SqliteStore {
         rows.iter().map(|row| read(&Reader { url: &self.url, row })).collect()
     }
 
-    pub(super) async fn put_issuer(&self, name: &str, certificate: &[u8]) -> Result<IssuerRecord, StoreError> {
+    pub(super) async fn put_issuer(
+        &self,
+        name: &str,
+        certificate: &[u8],
+    ) -> Result<IssuerRecord, StoreError> {
         let mut writing = self.write("adding an issuer to").await?;
         let there = sqlx::query(statements::ISSUER_BY_NAME_OR_CERTIFICATE)
             .bind(name)

@@ -86,8 +86,7 @@ impl<'r> Reader<'r> {
 
     /// A row of one of the `STATE…` statements.
     pub(super) fn state(&self) -> Result<CertificateState, StoreError> {
-        let certificate =
-            record(self.get(0)?, IssuerId(self.get(1)?), self.serial(2)?, self.standing(3)?);
+        let certificate = record(self.get(0)?, IssuerId(self.get(1)?), self.serial(2)?, self.standing(3)?);
         let answer = match self.get::<Option<i64>>(8)? {
             None => None,
             Some(version) => Some(StoredAnswer {
@@ -104,12 +103,7 @@ impl<'r> Reader<'r> {
 }
 
 /// The certificate in a row.
-pub(super) fn record(
-    rowid: i64,
-    issuer: IssuerId,
-    serial: Serial,
-    standing: Standing,
-) -> CertificateRecord {
+pub(super) fn record(rowid: i64, issuer: IssuerId, serial: Serial, standing: Standing) -> CertificateRecord {
     let Standing { not_before, not_after, revocation, version } = standing;
     CertificateRecord { key: key_of(rowid), issuer, serial, not_before, not_after, revocation, version }
 }

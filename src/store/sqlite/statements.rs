@@ -9,19 +9,21 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
-pub(super) const ISSUER_BY_NAME_OR_CERTIFICATE: &str =
-    "SELECT id, name, certificate FROM issuer WHERE name = ?1 UNION SELECT id, name, certificate FROM issuer WHERE certificate = ?2";
+pub(super) const ISSUER_BY_NAME_OR_CERTIFICATE: &str = "SELECT id, name, certificate FROM issuer WHERE name = ?1 UNION SELECT id, name, certificate FROM issuer WHERE certificate = ?2";
 pub(super) const ISSUER_INSERT: &str = "INSERT INTO issuer (name, certificate) VALUES (?1, ?2)";
 pub(super) const ISSUERS: &str = "SELECT id, name, certificate FROM issuer ORDER BY id";
 pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHERE id = ?1)";
 
-pub(super) const RESPONDER_BY_CERTIFICATE: &str = "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+pub(super) const RESPONDER_BY_CERTIFICATE: &str =
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
      FROM responder WHERE issuer = ?1 AND certificate = ?2";
-pub(super) const RESPONDER_INSERT: &str = "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
+pub(super) const RESPONDER_INSERT: &str =
+    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 pub(super) const RESPONDER_UPDATE: &str =
     "UPDATE responder SET token = ?2, key = ?3, algorithm = ?4, not_after = ?5 WHERE number = ?1";
-pub(super) const RESPONDERS: &str = "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+pub(super) const RESPONDERS: &str =
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
      FROM responder ORDER BY number";
 
 /// The last row of each shard in the JSON array `?1`.
@@ -31,24 +33,29 @@ pub(super) const LAST_ROWS: &str = "SELECT s.value, (SELECT c.row FROM certifica
 
 /// The certificates of issuer `?1` whose serials are in the JSON array of hex `?2`, with their
 /// place in it. CROSS JOIN keeps the array outside.
-pub(super) const FIND: &str = "SELECT k.key, c.row, c.not_before, c.not_after, c.revoked_at, c.reason, c.version
+pub(super) const FIND: &str =
+    "SELECT k.key, c.row, c.not_before, c.not_after, c.revoked_at, c.reason, c.version
      FROM json_each(?2) AS k CROSS JOIN certificate AS c
      WHERE c.issuer = ?1 AND c.serial = unhex(k.value)";
 
-pub(super) const STATE_BY_SERIAL: &str = "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
+pub(super) const STATE_BY_SERIAL: &str =
+    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
             a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE c.issuer = ?1 AND c.serial = ?2";
-pub(super) const STATES_BY_ROW: &str = "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
+pub(super) const STATES_BY_ROW: &str =
+    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
             a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
      FROM json_each(?1) AS k CROSS JOIN certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE c.row = k.value";
 /// Rows after `?1` up to `?2`, not expired at `?3`, `?4` at the most.
-pub(super) const STATES_PAGE: &str = "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
+pub(super) const STATES_PAGE: &str =
+    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
             a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE c.row > ?1 AND c.row <= ?2 AND c.not_after >= ?3 ORDER BY c.row LIMIT ?4";
-pub(super) const SCHEDULE_PAGE: &str = "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, a.this_update, a.next_update, a.responder
+pub(super) const SCHEDULE_PAGE: &str =
+    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, a.this_update, a.next_update, a.responder
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row AND a.version = c.version
      WHERE c.row > ?1 AND c.row <= ?2 AND c.not_after >= ?3 ORDER BY c.row LIMIT ?4";
 
@@ -67,10 +74,12 @@ pub(super) const COUNTS: &str = "SELECT coalesce(sum(c.not_after >= ?2), 0),
      WHERE +c.issuer = ?1";
 
 /// The last position pruned, and the end of the feed.
-pub(super) const FEED_BOUNDS: &str = "SELECT p.position, max(p.position, coalesce((SELECT max(position) FROM feed), 0))
+pub(super) const FEED_BOUNDS: &str =
+    "SELECT p.position, max(p.position, coalesce((SELECT max(position) FROM feed), 0))
      FROM feed_pruned AS p WHERE p.one = 1";
 /// After position `?1`; the keys that writer `?2` changed are left out.
-pub(super) const FEED_AFTER: &str = "SELECT position, registry AND writer <> ?2, CASE WHEN writer <> ?2 THEN keys END
+pub(super) const FEED_AFTER: &str =
+    "SELECT position, registry AND writer <> ?2, CASE WHEN writer <> ?2 THEN keys END
      FROM feed WHERE position > ?1 ORDER BY position LIMIT ?3";
 pub(super) const FEED_APPEND: &str = "INSERT INTO feed (writer, registry, keys) VALUES (?1, ?2, ?3)";
 pub(super) const FEED_MARK: &str = "INSERT INTO feed_mark (position, at) VALUES (?1, ?2) ON CONFLICT (position) DO UPDATE SET at = min(at, excluded.at)";
@@ -78,8 +87,7 @@ pub(super) const FEED_MARK: &str = "INSERT INTO feed_mark (position, at) VALUES 
 pub(super) const FEED_MARKED: &str = "SELECT max(position) FROM feed_mark WHERE at <= ?1";
 pub(super) const FEED_UNMARK: &str = "DELETE FROM feed_mark WHERE position <= ?1";
 pub(super) const FEED_PRUNE: &str = "DELETE FROM feed WHERE position <= ?1";
-pub(super) const FEED_PRUNED: &str =
-    "UPDATE feed_pruned SET position = ?1 WHERE one = 1 AND position < ?1";
+pub(super) const FEED_PRUNED: &str = "UPDATE feed_pruned SET position = ?1 WHERE one = 1 AND position < ?1";
 
 pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)

@@ -88,8 +88,10 @@ async fn every_connection_has_the_settings_that_durability_rests_on() {
 #[tokio::test]
 async fn a_missing_folder_is_named_and_not_made() {
     let folder = tempfile::tempdir().unwrap();
-    let error =
-        SqliteStore::open(&format!("sqlite://{}/absent/fleet.db", folder.path().display())).await.err().unwrap();
+    let error = SqliteStore::open(&format!("sqlite://{}/absent/fleet.db", folder.path().display()))
+        .await
+        .err()
+        .unwrap();
     let text = error.to_string();
     assert!(text.contains("absent does not exist: create it"), "{text}");
     assert!(!folder.path().join("absent").exists());
@@ -110,8 +112,11 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 async fn a_file_of_another_program_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fleet.db");
-    std::fs::write(&path, "this is a diary, not a database, and it is longer than a header is: 100 octets......")
-        .unwrap();
+    std::fs::write(
+        &path,
+        "this is a diary, not a database, and it is longer than a header is: 100 octets......",
+    )
+    .unwrap();
     let error = SqliteStore::open(&url_in(&folder)).await.err().unwrap();
     assert!(error.to_string().contains("file is not a database"), "{error}");
     std::fs::remove_file(&path).unwrap();
@@ -130,7 +135,12 @@ async fn a_file_of_another_program_is_refused_and_left_alone() {
 async fn handles_that_open_a_new_file_together_all_get_it() {
     let folder = tempfile::tempdir().unwrap();
     let url = url_in(&folder);
-    let opened = (0..6).map(|_| tokio::spawn({ let url = url.clone(); async move { SqliteStore::open(&url).await } }));
+    let opened = (0..6).map(|_| {
+        tokio::spawn({
+            let url = url.clone();
+            async move { SqliteStore::open(&url).await }
+        })
+    });
     for handle in opened.collect::<Vec<_>>() {
         assert!(handle.await.unwrap().unwrap().issuers().await.unwrap().is_empty());
     }
@@ -196,7 +206,13 @@ async fn a_value_that_was_not_written_by_this_program_is_named() {
     let (_folder, store) = fresh().await;
     let issuer = store.add_issuer("demo", b"certificate").await.unwrap().id;
     store.register(issuer, &[entry(1)]).await.unwrap();
-    sqlx::query("UPDATE certificate SET revoked_at = 1, reason = 7").execute(&store.pools.writer).await.unwrap();
+    sqlx::query("UPDATE certificate SET revoked_at = 1, reason = 7")
+        .execute(&store.pools.writer)
+        .await
+        .unwrap();
     let error = store.certificate(issuer, &entry(1).serial).await.err().unwrap();
-    assert!(matches!(&error, StoreError::Corrupt { what, .. } if what == "certificate.reason is 7"), "{error}");
+    assert!(
+        matches!(&error, StoreError::Corrupt { what, .. } if what == "certificate.reason is 7"),
+        "{error}"
+    );
 }

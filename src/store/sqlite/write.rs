@@ -30,7 +30,13 @@ impl SqliteStore {
         loop {
             match self.pools.writer.begin_with(statements::BEGIN_WRITE).await {
                 Ok(transaction) => {
-                    return Ok(Writing { store: self, action, transaction, changed: Vec::new(), registry: false });
+                    return Ok(Writing {
+                        store: self,
+                        action,
+                        transaction,
+                        changed: Vec::new(),
+                        registry: false,
+                    });
                 }
                 Err(error) if is_busy(&error) && waited.elapsed() < TURN => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
