@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use goodstanding::clock::{Clock, SystemClock, UnixTime};
-use goodstanding::ocsp::{CertStatus, Certificate, ResponseData, Serial, SignatureAlgorithm};
+use goodstanding::ocsp::{Certificate, Serial, SignatureAlgorithm};
 use goodstanding::store::sqlite::SqliteStore;
 use goodstanding::store::{CertificateState, Shard, Store};
 
@@ -52,13 +52,20 @@ fn check(state: &CertificateState, delegate: &Certificate, now: UnixTime) {
     SignatureAlgorithm::EcdsaP256Sha256
         .verify(delegate.public_key(), &answer.response_data, &answer.signature)
         .unwrap();
-    let data = ResponseData::decode(&answer.response_data).unwrap();
+    let data: rasn_ocsp::ResponseData = rasn::der::decode(&answer.response_data).unwrap();
     for single in &data.responses {
-        assert_eq!(single.cert_id.serial, state.certificate.serial);
-        assert_eq!(single.status, CertStatus::Good);
-        assert_eq!((single.this_update, single.next_update), (answer.this_update, answer.next_update));
+        assert_eq!(single.cert_id.serial_number.to_string(), decimal(&state.certificate.serial));
+        assert_eq!(single.cert_status, rasn_ocsp::CertStatus::Good);
+        assert_eq!(UnixTime::from(single.this_update), answer.this_update);
+        assert_eq!(single.next_update.map(UnixTime::from), Some(answer.next_update));
     }
     assert_eq!(data.responses.len(), 2, "the SHA-1 and SHA-256 pair");
+}
+
+/// A serial number as decimals; the fleet's are positive and of at most 16 octets.
+fn decimal(serial: &Serial) -> String {
+    let octets = serial.as_der_content();
+    octets.iter().fold(0_u128, |number, octet| number << 8 | u128::from(*octet)).to_string()
 }
 
 /// Imports an OpenSSL index of that many good certificates.

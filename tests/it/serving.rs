@@ -85,6 +85,17 @@ fn a_serial_that_was_never_issued_is_unauthorized_and_not_cached() {
 }
 
 #[test]
+fn an_expired_certificate_gets_no_answer_and_costs_no_signature() {
+    let site = Site::new(KeyKind::P256);
+    let leaf = site.ca.issue_expired("expired.example.org");
+    site.import_index();
+    assert_eq!(site.json(&["presign"])["signed"], 0);
+    let _server = Server::start(&site);
+    let reply = http::post(site.ocsp, &clients::request(&site.ca, &leaf, AskWith::Sha1)).unwrap();
+    assert_eq!((reply.status, &reply.body[..]), (200, &[0x30, 0x03, 0x0a, 0x01, 0x06][..]));
+}
+
+#[test]
 fn sigterm_finishes_the_request_under_way_and_exits_0() {
     let site = Site::new(KeyKind::P256);
     let pair = site.good_and_revoked();
