@@ -24,9 +24,7 @@ use crate::server::control::ControlError;
 use crate::server::ocsp::EndpointError;
 use crate::shelf::Frame;
 use crate::signer::{self, KeyReference, Signer, SignerError};
-use crate::store::{
-    self, IssuerId, IssuerRecord, NewResponder, ResponderRecord, Store, StoreError,
-};
+use crate::store::{self, IssuerId, IssuerRecord, NewResponder, ResponderRecord, Store, StoreError};
 
 /// How long signatures under way may take at the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);

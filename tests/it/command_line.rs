@@ -120,7 +120,7 @@ fn a_revocation_is_for_good_but_a_hold_can_be_taken_back() {
 
     run(&["revoke", "--reason", "certificateHold", "--at", "2026-01-02T03:04:05Z"]).ok();
     let held = site.explain(&leaf.serial);
-    assert_eq!(held["revocation"]["time"], "2026-01-02T03:04:05Z", "{held}");
+    assert_eq!(held["revoked_at"], "2026-01-02T03:04:05Z", "{held}");
     run(&["unhold"]).ok();
     assert_eq!(site.explain(&leaf.serial)["status"], "good");
 
