@@ -11,8 +11,11 @@
 //! ```
 
 pub mod admin;
+pub mod bench;
 
 mod batch;
+mod chart;
+mod crew;
 mod error;
 mod handle;
 mod key;
@@ -29,6 +32,8 @@ mod token;
 mod verify;
 mod worker;
 
+#[cfg(test)]
+mod outage_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

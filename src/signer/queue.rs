@@ -27,17 +27,24 @@ pub(crate) enum Work {
 pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) reply: Reply,
-    /// Tries that ended in trouble which was not the item's own.
-    pub(crate) tries: u8,
+    /// Its session broke once: should another one break with it, the token is at fault.
+    pub(crate) session_tried: bool,
+    /// The token failed once, and was mended: should it fail again with this job, the job is at fault.
+    pub(crate) token_tried: bool,
     /// The last signature did not verify: the session's handle for the key is not to be trusted.
     pub(crate) find_anew: bool,
     /// Holds room in the queue (retried jobs do not).
-    room: bool,
+    pub(crate) room: bool,
 }
 
 impl Job {
     pub(crate) fn new(work: Work, reply: Reply) -> Self {
-        Self { work, reply, tries: 0, find_anew: false, room: true }
+        Self { work, reply, session_tried: false, token_tried: false, find_anew: false, room: true }
+    }
+
+    /// Takes the reply out, for the time of a call that may hang.
+    pub(crate) fn take_reply(&mut self) -> Reply {
+        std::mem::replace(&mut self.reply, Reply::Nobody)
     }
 }
 
@@ -49,6 +56,8 @@ pub(crate) enum Reply {
     One(oneshot::Sender<Result<Vec<u8>, SignError>>),
     Batch(Deliver),
     Prepared(oneshot::Sender<Result<PreparedKey, SignerError>>),
+    /// The reply is elsewhere.
+    Nobody,
 }
 
 impl Reply {
@@ -57,7 +66,7 @@ impl Reply {
         match self {
             Self::One(sender) => sender.is_closed(),
             Self::Prepared(sender) => sender.is_closed(),
-            Self::Batch(_) => false,
+            Self::Batch(_) | Self::Nobody => false,
         }
     }
 
@@ -66,7 +75,7 @@ impl Reply {
             // The caller may have gone meanwhile: then the signature is of no use to anybody.
             Self::One(sender) => drop(sender.send(Ok(signature))),
             Self::Batch(deliver) => deliver(Ok(signature)),
-            Self::Prepared(_) => {}
+            Self::Prepared(_) | Self::Nobody => {}
         }
     }
 
@@ -81,6 +90,7 @@ impl Reply {
             Self::One(sender) => drop(sender.send(Err(error))),
             Self::Batch(deliver) => deliver(Err(error)),
             Self::Prepared(sender) => drop(sender.send(Err(error.into()))),
+            Self::Nobody => {}
         }
     }
 }

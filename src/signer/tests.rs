@@ -191,7 +191,7 @@ fn a_wrong_pin_is_tried_exactly_once_in_a_process() {
 }
 
 #[test]
-fn lost_sessions_are_opened_anew_and_no_signature_is_lost() {
+fn lost_logins_are_renewed_and_no_signature_is_lost() {
     with_token(test_name!(), |place| {
         block_on(async {
             let signer = Signer::start(place.settings()).await.unwrap();
@@ -212,7 +212,9 @@ fn lost_sessions_are_opened_anew_and_no_signature_is_lost() {
                 assert!(signature.is_ok(), "{tag}: {signature:?}");
                 done += 1;
                 if done % 300 == 0 {
-                    using.module().context().close_all_sessions(slot).unwrap();
+                    // Logs every session of the process out: the private keys' handles end.
+                    let session = using.module().context().open_ro_session(slot).unwrap();
+                    session.logout().unwrap();
                 }
             }
             pusher.await.unwrap();
@@ -243,6 +245,31 @@ fn a_module_finalised_under_the_signer_is_initialised_anew() {
             key.algorithm().verify(key.public_key(), b"after", &signature).unwrap();
             let stats = signer.stats();
             assert!(stats.recoveries >= 1, "{stats:?}");
+            drop(using);
+            assert!(signer.stop(PATIENCE).await);
+        });
+    });
+}
+
+#[test]
+fn lost_sessions_are_opened_anew() {
+    with_token(test_name!(), |place| {
+        block_on(async {
+            let signer = Signer::start(place.settings()).await.unwrap();
+            let key = prepared(&signer, place, "key", KeyAlgorithm::P256).await;
+            let using = Module::open(&place.settings().module).unwrap();
+            let context = using.module().context();
+            context.clone().finalize().unwrap();
+            let args =
+                cryptoki::context::CInitializeArgs::new(cryptoki::context::CInitializeFlags::OS_LOCKING_OK);
+            context.initialize(args).unwrap();
+            for number in 0..10_u8 {
+                assert!(signer.sign(&key, Bytes::from(vec![number])).await.is_ok());
+            }
+            let stats = signer.stats();
+            assert!(stats.failures.contains_key("SessionHandleInvalid in FindObjectsInit"), "{stats:?}");
+            assert!(stats.sessions_reopened >= 1, "{stats:?}");
+            assert_eq!(stats.recoveries, 0, "a new session was enough");
             drop(using);
             assert!(signer.stop(PATIENCE).await);
         });

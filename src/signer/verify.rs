@@ -30,10 +30,6 @@ impl Verification {
         Self { sender, receiver, threads }
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.threads
-    }
-
     /// Lets the verifiers go home when they have done what is waiting.
     pub(crate) fn close(&self) {
         self.sender.close();
@@ -63,14 +59,17 @@ impl Pool {
                 continue;
             }
             self.stats.unverified.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(token = %self.token, key = %prepared.name, tries = job.tries, "a signature does not verify");
+            tracing::warn!(token = %self.token, key = %prepared.name, again = job.find_anew, "a signature does not verify");
             let otherwise = SignError::Unverifiable {
                 token: Arc::clone(&self.token),
                 key: Arc::clone(&prepared.name),
                 algorithm: prepared.algorithm,
             };
-            job.find_anew = true;
-            self.try_again(job, otherwise);
+            if std::mem::replace(&mut job.find_anew, true) {
+                job.reply.fail(otherwise);
+            } else {
+                self.try_again(job);
+            }
         }
     }
 }

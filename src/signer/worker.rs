@@ -8,11 +8,12 @@ use std::time::Duration;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::ObjectHandle;
 
+use super::crew::{Duty, Worker};
 use super::error::{FailureClass, SignError, SignerError, classify, code_of, misfit};
 use super::key::{KeyReference, Prepared, PreparedKey};
 use super::mechanism::Scheme;
 use super::module::{Module, lock};
-use super::pool::{Duty, LOOK_AROUND, Pool, Worker};
+use super::pool::{LOOK_AROUND, Pool};
 use super::queue::{Job, Popped, Work};
 use super::spki;
 use super::token::{Access, Connection};
@@ -36,8 +37,12 @@ pub(crate) fn run(pool: &Pool, worker: &Worker) {
     let _discharge = Discharge(pool, worker);
     let module = lock(&pool.module).as_ref().map(|using| Arc::clone(using.module()));
     if let Some(module) = module {
-        let mut thread = SessionThread { pool, worker, module, opened: false, crowded: false };
+        let mut thread = SessionThread { pool, worker, module, opened: false, crowded: false, retry: None };
         while thread.step() {}
+        if let Some(job) = thread.retry.take() {
+            // Back to the others; if there are none, the end of the signer fails it.
+            pool.queue.push_again(job);
+        }
     }
 }
 
@@ -48,6 +53,9 @@ struct SessionThread<'a> {
     opened: bool,
     /// The token had no session left for this thread, and that was logged.
     crowded: bool,
+    /// The job whose session broke: it goes first with the next one, here and not elsewhere, because
+    /// sessions tend to break together.
+    retry: Option<Job>,
 }
 
 /// A session with the key handles found through it.
@@ -68,7 +76,12 @@ impl SessionThread<'_> {
     /// One session from opening to closing, or one attempt to mend the token. Returns whether there is
     /// more to do.
     fn step(&mut self) -> bool {
+        if let Some(refused) = self.retry.take_if(|_| self.pool.is_halted()) {
+            // Waits, or fails, with the others.
+            self.pool.queue.push_again(refused);
+        }
         match self.pool.duty(self.worker) {
+            Duty::Wait => {}
             Duty::Leave => return self.worker.is_hung() && self.pool.rejoin(self.worker),
             Duty::Mend { failed_generation, forced } => {
                 self.worker.begin("mending the token", None);
@@ -77,9 +90,12 @@ impl SessionThread<'_> {
                 self.pool.mended(self.worker, outcome);
             }
             Duty::Connect => {
-                self.worker.begin("opening a session", None);
+                let reply = self.retry.as_mut().map(Job::take_reply);
+                self.worker.begin("opening a session", reply);
                 let connection = self.connect();
-                self.worker.end();
+                let (reply, _) = self.worker.end();
+                // Without a reply the job was failed because this took too long.
+                self.retry = self.retry.take().zip(reply).map(|(job, reply)| Job { reply, ..job });
                 match connection {
                     Ok(connection) => return self.serve(connection),
                     Err((error, _))
@@ -110,6 +126,11 @@ impl SessionThread<'_> {
         if !keeper.as_ref().is_some_and(Connection::is_alive) {
             let fresh = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly);
             *keeper = Some(fresh.map_err(|error| (error, generation))?);
+        }
+        drop(keeper);
+        if pool.is_halted() {
+            // The token failed meanwhile, and whoever mends it has dropped the keeper already.
+            pool.drop_keeper();
         }
         Ok(connection)
     }
@@ -145,14 +166,18 @@ impl SessionThread<'_> {
     }
 
     /// Takes jobs until the session ends. Returns whether there is more to do.
-    fn serve(&self, connection: Connection) -> bool {
+    fn serve(&mut self, connection: Connection) -> bool {
         let mut open = Open { connection, handles: HashMap::new() };
         self.worker.set_connected(true);
         let ended = loop {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            match self.pool.queue.pop(LOOK_AROUND) {
+            let next = self.retry.take().map_or_else(|| self.pool.queue.pop(LOOK_AROUND), Popped::Job);
+            match next {
+                Popped::Job(job) if self.pool.is_halted() || self.module.leaving() => {
+                    self.pool.queue.push_again(job);
+                }
                 Popped::Nothing => {}
                 Popped::End => {
                     self.close(open);
@@ -183,24 +208,9 @@ impl SessionThread<'_> {
         self.worker.end();
     }
 
-    fn handle(&self, open: &mut Open, job: Job) -> Result<(), Ended> {
-        if let Work::Prepare { reference, algorithm, public_key } = job.work {
-            self.worker.begin("preparing a key", Some(job.reply));
-            let prepared = self.prepare(open, &reference, algorithm, public_key);
-            let (reply, _) = self.worker.end();
-            let failed = prepared.as_ref().err().map(SignerError::class);
-            let tripped = prepared.as_ref().err().filter(|error| error.class() == FailureClass::Token);
-            if let Some(error) = tripped {
-                self.pool.trip(error, open.connection.entry.generation);
-            }
-            if let Some(reply) = reply {
-                reply.prepared(prepared);
-            }
-            return match failed {
-                None | Some(FailureClass::Request) => Ok(()),
-                Some(FailureClass::Session) => Err(Ended::Broken),
-                Some(_) => Err(Ended::Leave),
-            };
+    fn handle(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
+        if matches!(job.work, Work::Prepare { .. }) {
+            return self.prepare_job(open, job);
         }
         if let Some(pace) = &self.pool.pace {
             self.wait(pace.book());
@@ -217,33 +227,25 @@ impl SessionThread<'_> {
         }
     }
 
-    fn sign(&self, open: &mut Open, job: Job) -> Result<(), Ended> {
-        let Job { work: Work::Sign { key, message }, reply, tries, find_anew, .. } = job else {
-            return Ok(());
-        };
-        let prepared = &key.0;
-        if find_anew {
+    fn sign(&mut self, open: &mut Open, mut job: Job) -> Result<(), Ended> {
+        let reply = job.take_reply();
+        let Work::Sign { key, message } = &job.work else { return Ok(()) };
+        let prepared = Arc::clone(&key.0);
+        if job.find_anew {
             open.handles.remove(&prepared.number);
         }
         self.worker.begin("signing", Some(reply));
-        let outcome = match open.handle_of(prepared) {
-            Ok(handle) => {
-                open.connection.sign(prepared.scheme, handle, &message).map_err(|error| Trouble::of(&error))
-            }
-            Err(error) => Err(error),
-        };
+        let outcome = open.handle_of(&prepared).and_then(|handle| {
+            open.connection.sign(prepared.scheme, handle, message).map_err(|error| Trouble::of(&error))
+        });
         let (reply, time) = self.worker.end();
         // Without a reply the call was given up long ago: the signature has nowhere to go.
         let Some(reply) = reply else { return Err(Ended::Leave) };
-        let again = |reply| {
-            let mut job = Job::new(Work::Sign { key: key.clone(), message: message.clone() }, reply);
-            job.tries = tries;
-            job
-        };
+        job.reply = reply;
         let trouble = match outcome {
             Ok(Some(signature)) => {
                 self.pool.stats.call_time.record(time);
-                self.pool.hand_on(again(reply), signature);
+                self.pool.hand_on(job, signature);
                 return Ok(());
             }
             Ok(None) => Trouble {
@@ -254,39 +256,80 @@ impl SessionThread<'_> {
             Err(trouble) => trouble,
         };
         self.pool.stats.failed(&trouble.code);
-        let (token, name) = (Arc::clone(&self.pool.token), Arc::clone(&prepared.name));
+        self.trouble(open, job, &prepared, trouble)
+    }
+
+    /// Decides what becomes of a job that was not signed, and of the session.
+    fn trouble(
+        &mut self,
+        open: &Open,
+        mut job: Job,
+        prepared: &Prepared,
+        trouble: Trouble,
+    ) -> Result<(), Ended> {
+        let (token, key) = (Arc::clone(&self.pool.token), Arc::clone(&prepared.name));
         let error = SignerError::Call {
             token: token.to_string(),
-            action: format!("signing with {name}"),
+            action: format!("signing with {key}"),
             code: trouble.code.clone(),
             class: trouble.class,
         };
         let generation = open.connection.entry.generation;
         match trouble.class {
-            FailureClass::Request => {
-                reply.fail(SignError::Failed { token, key: name, code: trouble.code });
+            FailureClass::Session if trouble.gone && job.session_tried => {
+                job.reply.fail(SignError::KeyGone { token, key });
+                Ok(())
+            }
+            FailureClass::Session if !job.session_tried => {
+                tracing::warn!(%token, code = trouble.code, "the session broke, opening another");
+                job.session_tried = true;
+                self.retry = Some(job);
+                Err(Ended::Broken)
+            }
+            // A session that breaks twice with the same job is more than a broken session.
+            FailureClass::Session | FailureClass::Token | FailureClass::Pin if !job.token_tried => {
+                self.pool.trip(&error, generation);
+                job.token_tried = true;
+                self.pool.try_again(job);
+                Err(Ended::Leave)
+            }
+            class => {
+                job.reply.fail(SignError::Failed { token, key, code: trouble.code });
                 if self.pool.item_failed() {
                     self.pool.trip(&error, generation);
                     return Err(Ended::Leave);
                 }
-                Ok(())
+                if class == FailureClass::Request { Ok(()) } else { Err(Ended::Broken) }
             }
-            FailureClass::Session if trouble.gone && tries > 0 => {
-                reply.fail(SignError::KeyGone { token, key: name });
-                Ok(())
-            }
-            FailureClass::Session if tries == 0 => {
-                tracing::warn!(token = %token, code = trouble.code, "the session broke, opening another");
-                let otherwise = SignError::Failed { token, key: name, code: trouble.code };
-                self.pool.try_again(again(reply), otherwise);
+        }
+    }
+
+    /// As for signatures: once more for the session, once more for the token.
+    fn prepare_job(&mut self, open: &Open, mut job: Job) -> Result<(), Ended> {
+        let reply = job.take_reply();
+        let Work::Prepare { reference, algorithm, public_key } = &job.work else { return Ok(()) };
+        self.worker.begin("preparing a key", Some(reply));
+        let prepared = self.prepare(open, reference, *algorithm, public_key.clone());
+        let (reply, _) = self.worker.end();
+        let Some(reply) = reply else { return Err(Ended::Leave) };
+        job.reply = reply;
+        match prepared.as_ref().map_err(SignerError::class) {
+            Err(FailureClass::Session) if !job.session_tried => {
+                job.session_tried = true;
+                self.retry = Some(job);
                 Err(Ended::Broken)
             }
-            // A session that breaks twice at the same item is more than a broken session.
-            FailureClass::Session | FailureClass::Token | FailureClass::Pin => {
-                self.pool.trip(&error, generation);
-                let otherwise = SignError::Unavailable { token, reason: error.to_string().into() };
-                self.pool.try_again(again(reply), otherwise);
+            Err(FailureClass::Session | FailureClass::Token) if !job.token_tried => {
+                if let Err(error) = &prepared {
+                    self.pool.trip(error, open.connection.entry.generation);
+                }
+                job.token_tried = true;
+                self.pool.try_again(job);
                 Err(Ended::Leave)
+            }
+            _ => {
+                job.reply.prepared(prepared);
+                Ok(())
             }
         }
     }
@@ -404,6 +447,7 @@ impl Open {
                 let class = if gone { FailureClass::Session } else { FailureClass::Token };
                 return Err(Trouble { class, code: "the key is not there any more".into(), gone });
             }
+            Err(SignerError::Call { code, class, .. }) => return Err(Trouble { class, code, gone: false }),
             Err(error) => {
                 return Err(Trouble { class: error.class(), code: error.to_string(), gone: false });
             }
