@@ -9,10 +9,10 @@ use super::Outcome;
 use super::context::{Context, shown};
 use crate::app::files;
 use crate::app::settings::{IssuerSettings, ResponderSettings, Settings};
+use crate::clock::{Clock, SystemClock};
 use crate::config::span;
 use crate::ocsp::delegation::Delegation;
 use crate::ocsp::{Certificate, Issuer};
-use crate::clock::{Clock, SystemClock};
 use crate::signer::{self, PinSource};
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +52,11 @@ fn missing_files(settings: &Settings) -> Vec<String> {
     let mut wrong = Vec::new();
     for token in &settings.tokens {
         if !token.module.exists() {
-            wrong.push(format!("token {}: there is no PKCS#11 module {}", token.name, token.module.display()));
+            wrong.push(format!(
+                "token {}: there is no PKCS#11 module {}",
+                token.name,
+                token.module.display()
+            ));
         }
         if let PinSource::File(path) = &token.pin
             && !path.exists()
@@ -75,7 +79,9 @@ fn missing_files(settings: &Settings) -> Vec<String> {
         for responder in &issuer.responders {
             let judged = read(&responder.certificate).and_then(|certificate| {
                 Delegation::check(&ca, certificate, SystemClock.now())
-                    .and_then(|delegation| delegation.signature_algorithm(responder.algorithm).map(|_| delegation))
+                    .and_then(|delegation| {
+                        delegation.signature_algorithm(responder.algorithm).map(|_| delegation)
+                    })
                     .map_err(|error| format!("{}: {error}", responder.certificate.display()))
             });
             match judged {

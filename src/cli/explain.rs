@@ -72,17 +72,30 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     Ok(Outcome::Done)
 }
 
-fn report(app: &App, issuer: &str, state: &CertificateState, responders: &[KnownResponder], now: UnixTime) -> anyhow::Result<Report> {
+fn report(
+    app: &App,
+    issuer: &str,
+    state: &CertificateState,
+    responders: &[KnownResponder],
+    now: UnixTime,
+) -> anyhow::Result<Report> {
     let certificate = &state.certificate;
     let freshness = app.settings().freshness;
-    let answer = state.answer.as_ref().map(|answer| describe(answer, state, responders, &freshness, now)).transpose()?;
+    let answer = state
+        .answer
+        .as_ref()
+        .map(|answer| describe(answer, state, responders, &freshness, now))
+        .transpose()?;
     let next = next(state, &freshness, now);
     Ok(Report {
         issuer: issuer.to_owned(),
         serial: certificate.serial.to_string(),
         status: if certificate.revocation.is_some() { "revoked" } else { "good" },
         revoked_at: certificate.revocation.map(|revocation| revocation.time.to_string()),
-        reason: certificate.revocation.and_then(|revocation| revocation.reason).map(crate::ocsp::CrlReason::name),
+        reason: certificate
+            .revocation
+            .and_then(|revocation| revocation.reason)
+            .map(crate::ocsp::CrlReason::name),
         version: certificate.version,
         not_before: certificate.not_before.map(|time| time.to_string()),
         not_after: certificate.not_after.to_string(),
@@ -103,12 +116,17 @@ fn next(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> Strin
     match &state.answer {
         None => "its first answer, now".to_owned(),
         Some(answer) if answer.version != certificate.version => {
-            format!("an answer for version {}, now: its status changed after the stored one was signed", certificate.version)
+            format!(
+                "an answer for version {}, now: its status changed after the stored one was signed",
+                certificate.version
+            )
         }
         Some(answer) => {
             let due = freshness.due_at(answer.this_update, answer.next_update, &certificate.serial);
             let when = if due <= now { "now".to_owned() } else { format!("at {due}") };
-            format!("a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides")
+            format!(
+                "a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides"
+            )
         }
     }
 }
@@ -177,17 +195,33 @@ fn text(report: &Report, state: &CertificateState) -> String {
     let mut text = format!("certificate {} of {}\n", report.serial, report.issuer);
     let mut line = |name: &str, value: &str| text += &format!("  {name:<12} {value}\n");
     line("status", &format!("{} (version {})", status(&state.certificate), report.version));
-    line("in force", &format!("{} to {}", report.not_before.as_deref().unwrap_or("(start not on record)"), report.not_after));
+    line(
+        "in force",
+        &format!(
+            "{} to {}",
+            report.not_before.as_deref().unwrap_or("(start not on record)"),
+            report.not_after
+        ),
+    );
     line("shard", &report.shard.to_string());
     match &report.answer {
         None => line("answer", "none yet"),
         Some(answer) => {
-            line("answer", &format!("{}, for version {}, {} octets", answer.state, answer.version, answer.octets));
+            line(
+                "answer",
+                &format!("{}, for version {}, {} octets", answer.state, answer.version, answer.octets),
+            );
             line("thisUpdate", &answer.this_update);
             line("due", &answer.due_at);
             line("stale", &answer.stale_at);
             line("nextUpdate", &answer.next_update);
-            line("signed by", &format!("responder {} (token {}, key {}, {})", answer.responder, answer.token, answer.key, answer.algorithm));
+            line(
+                "signed by",
+                &format!(
+                    "responder {} (token {}, key {}, {})",
+                    answer.responder, answer.token, answer.key, answer.algorithm
+                ),
+            );
             line("signature", &answer.signature);
         }
     }

@@ -154,7 +154,8 @@ fn token_row(
         slot: entry.map(|entry| entry.slot),
         model: entry.map_or_else(String::new, |entry| format!("{} {}", entry.manufacturer, entry.model)),
         firmware: entry.map_or_else(String::new, |entry| entry.firmware.clone()),
-        algorithms: entry.map_or_else(Vec::new, |entry| entry.algorithms.iter().map(ToString::to_string).collect()),
+        algorithms: entry
+            .map_or_else(Vec::new, |entry| entry.algorithms.iter().map(ToString::to_string).collect()),
         keys: keys.into_iter().map(key).collect(),
         problem,
     }
@@ -166,7 +167,8 @@ fn tokens_text(rows: &[TokenRow]) -> String {
         let name = row.name.as_deref().unwrap_or("(not configured)");
         text += &format!("token {name}: label {:?}, module {}\n", row.label, row.module);
         if !row.model.is_empty() {
-            text += &format!("  {} firmware {}, signs {}\n", row.model, row.firmware, row.algorithms.join(", "));
+            text +=
+                &format!("  {} firmware {}, signs {}\n", row.model, row.firmware, row.algorithms.join(", "));
         }
         if let Some(problem) = &row.problem {
             text += &format!("  {problem}\n");
@@ -207,7 +209,12 @@ async fn test(context: &Context, app: &App) -> anyhow::Result<Outcome> {
         let issuer = names.iter().find(|issuer| issuer.record.id == identity.issuer_id);
         rows.push(TestRow {
             issuer: issuer.map_or_else(String::new, |issuer| issuer.record.name.clone()),
-            responder: format!("key {} in token {} ({})", identity.key.reference(), identity.signer.token(), identity.key.algorithm()),
+            responder: format!(
+                "key {} in token {} ({})",
+                identity.key.reference(),
+                identity.signer.token(),
+                identity.key.algorithm()
+            ),
             ok: signed.is_ok(),
             milliseconds: signed.is_ok().then(|| watch.elapsed().as_secs_f64() * 1e3),
             problem: signed.err().map(|error| error.to_string()),
@@ -222,7 +229,9 @@ async fn test(context: &Context, app: &App) -> anyhow::Result<Outcome> {
     }));
     context.print(&rows, |rows| {
         let line = |row: &TestRow| match (&row.problem, row.milliseconds) {
-            (None, Some(time)) => format!("ok      {}: {} signed and verified in {time:.2} ms\n", row.issuer, row.responder),
+            (None, Some(time)) => {
+                format!("ok      {}: {} signed and verified in {time:.2} ms\n", row.issuer, row.responder)
+            }
             (problem, _) => format!("FAILED  {}\n", problem.as_deref().unwrap_or_default()),
         };
         if rows.is_empty() { "no responder is installed".to_owned() } else { rows.iter().map(line).collect() }
@@ -294,18 +303,21 @@ async fn measure(
     let rows: Vec<_> = measured.iter().map(|each| bench_row(&token.name, each)).collect();
     context.print(&rows, |rows| {
         let header = ["KEY", "SESSIONS", "RAW/S", "POOL/S", "RATIO", "UNVERIFIED/S", "P50 MS", "P99 MS"];
-        table(header, rows.iter().map(|row| {
-            [
-                row.key.clone(),
-                row.sessions.to_string(),
-                format!("{:.0}", row.raw_per_second),
-                format!("{:.0}", row.pool_per_second),
-                format!("{:.2}", row.pool_to_raw),
-                format!("{:.0}", row.pool_unverified_per_second),
-                format!("{:.2}", row.p50_milliseconds),
-                format!("{:.2}", row.p99_milliseconds),
-            ]
-        }))
+        table(
+            header,
+            rows.iter().map(|row| {
+                [
+                    row.key.clone(),
+                    row.sessions.to_string(),
+                    format!("{:.0}", row.raw_per_second),
+                    format!("{:.0}", row.pool_per_second),
+                    format!("{:.2}", row.pool_to_raw),
+                    format!("{:.0}", row.pool_unverified_per_second),
+                    format!("{:.2}", row.p50_milliseconds),
+                    format!("{:.2}", row.p99_milliseconds),
+                ]
+            }),
+        )
     })?;
     Ok(Outcome::Done)
 }
@@ -315,7 +327,8 @@ async fn measure(
 async fn able(token: &crate::signer::Settings) -> anyhow::Result<Vec<KeyAlgorithm>> {
     let module = token.module.clone();
     let tokens = blocking(move || admin::list_tokens(&module)).await?;
-    let algorithms = tokens.into_iter().find(|entry| entry.label == token.label).map(|entry| entry.algorithms);
+    let algorithms =
+        tokens.into_iter().find(|entry| entry.label == token.label).map(|entry| entry.algorithms);
     let algorithms: Vec<SignatureAlgorithm> = algorithms.unwrap_or_default();
     let kinds = [KeyAlgorithm::Rsa2048, KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519];
     Ok(kinds.into_iter().filter(|kind| algorithms.contains(&kind.default_signature())).collect())

@@ -59,7 +59,8 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
         Command::Crl { file, issuer } => {
             let issuer = app.issuer(&issuer).await?;
             let now = app.clock.now();
-            let report = crl::import(&*app.store, issuer.record.id, &issuer.issuer, &file, now, &mut progress).await?;
+            let report =
+                crl::import(&*app.store, issuer.record.id, &issuer.issuer, &file, now, &mut progress).await?;
             let outcome = print(context, &report, crl_text(&report), &[&report.problems])?;
             let whole = report.unknown.is_empty() && report.removed.is_empty();
             Ok(if whole { outcome } else { Outcome::Partly })
@@ -70,7 +71,12 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
     outcome
 }
 
-fn print<T: Serialize>(context: &Context, report: &T, text: String, problems: &[&Listed<Problem>]) -> anyhow::Result<Outcome> {
+fn print<T: Serialize>(
+    context: &Context,
+    report: &T,
+    text: String,
+    problems: &[&Listed<Problem>],
+) -> anyhow::Result<Outcome> {
     context.print(report, |_| text)?;
     Ok(if problems.iter().all(|listed| listed.is_empty()) { Outcome::Done } else { Outcome::Partly })
 }
@@ -106,14 +112,26 @@ fn index_text(report: &index_txt::Report) -> String {
 }
 
 fn certificates_text(report: &certificates::Report) -> String {
-    let mut text =
-        format!("{} certificates read from {} files: {}", report.certificates, report.files, outcome_text(&report.outcome));
+    let mut text = format!(
+        "{} certificates read from {} files: {}",
+        report.certificates,
+        report.files,
+        outcome_text(&report.outcome)
+    );
     if report.other_blocks > 0 {
         let _ = writeln!(text, "{} PEM blocks are no certificates", report.other_blocks);
     }
-    list(&mut text, "of no known CA, left out (`goodstanding issuer add` makes one known)", &report.foreign, |foreign| {
-        format!("{}: serial {}, {} issued by {}", foreign.place, foreign.serial, foreign.subject, foreign.issuer)
-    });
+    list(
+        &mut text,
+        "of no known CA, left out (`goodstanding issuer add` makes one known)",
+        &report.foreign,
+        |foreign| {
+            format!(
+                "{}: serial {}, {} issued by {}",
+                foreign.place, foreign.serial, foreign.subject, foreign.issuer
+            )
+        },
+    );
     list(&mut text, "that cannot be read, left out", &report.problems, problem);
     text
 }

@@ -53,17 +53,20 @@ pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<
             }
             context.print(&rows, |rows| {
                 let header = ["NAME", "UNEXPIRED", "REVOKED", "ANSWERED", "EXPIRED", "CA ENDS", "SUBJECT"];
-                table(header, rows.iter().map(|row| {
-                    [
-                        row.name.clone(),
-                        row.unexpired.to_string(),
-                        row.revoked.to_string(),
-                        row.answered.to_string(),
-                        row.expired.to_string(),
-                        row.not_after.clone(),
-                        row.subject.clone(),
-                    ]
-                }))
+                table(
+                    header,
+                    rows.iter().map(|row| {
+                        [
+                            row.name.clone(),
+                            row.unexpired.to_string(),
+                            row.revoked.to_string(),
+                            row.answered.to_string(),
+                            row.expired.to_string(),
+                            row.not_after.clone(),
+                            row.subject.clone(),
+                        ]
+                    }),
+                )
             })?;
         }
     }

@@ -41,7 +41,9 @@ struct Usage(String);
 /// An OCSP responder that signs every status ahead of time and knows what its HSM can carry.
 #[derive(Debug, Parser)]
 #[command(name = "goodstanding", version, about, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 done in part (the rest is listed).")]
+#[command(
+    after_help = "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 done in part (the rest is listed)."
+)]
 struct Cli {
     /// The configuration file. Without it: ./goodstanding.toml, then /etc/goodstanding/goodstanding.toml.
     #[arg(long, global = true, env = "GOODSTANDING_CONFIG", value_name = "FILE")]

@@ -115,7 +115,9 @@ fn no_responder(problems: Vec<AppError>) -> anyhow::Error {
     let mut problems = problems.into_iter();
     match (problems.next(), problems.next()) {
         (Some(only), None) => only.into(),
-        (Some(first), Some(_)) => anyhow::Error::from(first).context("no responder can sign; the first reason is told"),
+        (Some(first), Some(_)) => {
+            anyhow::Error::from(first).context("no responder can sign; the first reason is told")
+        }
         (None, _) => anyhow::anyhow!(
             "no responder is installed: make a key with `goodstanding responder key`, a request with `responder csr`, have the CA sign it, and `responder install` the certificate"
         ),

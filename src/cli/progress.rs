@@ -70,7 +70,8 @@ impl Progress {
     fn line(&self) {
         let elapsed = self.watch.elapsed();
         let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-3);
-        let left = Duration::from_secs_f64((self.total.saturating_sub(self.done) as f64 / rate.max(1e-3)).min(1e9));
+        let left =
+            Duration::from_secs_f64((self.total.saturating_sub(self.done) as f64 / rate.max(1e-3)).min(1e9));
         let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
         let line = format!("{}/{} {}, {rate:.0}/s, {left} to go", self.done, self.total, self.what);
         // Where standard error cannot be written to there is nobody to tell.

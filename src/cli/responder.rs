@@ -102,7 +102,8 @@ struct Chosen {
 impl Which {
     async fn choose(&self, app: &App) -> anyhow::Result<Chosen> {
         let issuer = app.issuer(&self.issuer).await?;
-        let configured = app.issuer_settings(&self.issuer).map_or_else(Vec::new, |settings| settings.responders);
+        let configured =
+            app.issuer_settings(&self.issuer).map_or_else(Vec::new, |settings| settings.responders);
         let fits = |each: &&ResponderSettings| {
             self.token.as_ref().is_none_or(|token| *token == each.token)
                 && self.key.as_ref().is_none_or(|key| *key == each.key)
@@ -130,10 +131,16 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
     let app = context.app().await?;
     match command {
         Command::Key { which, algorithm } => key(context, &app, &which, algorithm).await?,
-        Command::Csr { which, subject, algorithm, out } => csr(context, &app, &which, subject, algorithm, out).await?,
+        Command::Csr { which, subject, algorithm, out } => {
+            csr(context, &app, &which, subject, algorithm, out).await?
+        }
         Command::Certify { issuer, csr, ca_key, days, out } => {
             let issuer = app.issuer(&issuer).await?;
-            let request = files::read_der(&csr, "certificate request", &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"])?;
+            let request = files::read_der(
+                &csr,
+                "certificate request",
+                &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"],
+            )?;
             let key = files::read_der(&ca_key, "private key", &["PRIVATE KEY", "RSA PRIVATE KEY"])?;
             let key = CaKey::from_der(&key, &issuer.issuer)?;
             let lifetime = Duration::from_secs(days * 86_400);
@@ -160,7 +167,8 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
             let installed = try_and_install(&app, &chosen.issuer, &settings).await?;
             let row = row(&installed, true);
             context.print(&row, |row| {
-                let mut text = format!("responder {} signs for {} until {}\n", row.number, row.issuer, row.not_after);
+                let mut text =
+                    format!("responder {} signs for {} until {}\n", row.number, row.issuer, row.not_after);
                 row.warnings.iter().for_each(|warning| text += &format!("warning: {warning}\n"));
                 text
             })?;
@@ -174,7 +182,9 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
 async fn key(context: &Context, app: &App, which: &Which, algorithm: KeyAlgorithm) -> anyhow::Result<()> {
     let chosen = which.choose(app).await?;
     let (label, id) = match &chosen.key {
-        KeyReference::Label(label) => (label.clone(), crate::ocsp::HashAlgorithm::Sha256.digest(label.as_bytes())[..8].to_vec()),
+        KeyReference::Label(label) => {
+            (label.clone(), crate::ocsp::HashAlgorithm::Sha256.digest(label.as_bytes())[..8].to_vec())
+        }
         KeyReference::Id(id) => (format!("ocsp-{}", chosen.issuer.record.name), id.clone()),
     };
     let token = chosen.token.clone();
@@ -210,7 +220,9 @@ async fn csr(
     let public = blocking(move || admin::public_key(&token, &key)).await?;
     let algorithm = algorithm.or(chosen.algorithm).unwrap_or_else(|| public.algorithm.default_signature());
     if !algorithm.fits(public.algorithm) {
-        return Err(Usage(format!("{algorithm} does not fit the {} key {}", public.algorithm, chosen.key)).into());
+        return Err(
+            Usage(format!("{algorithm} does not fit the {} key {}", public.algorithm, chosen.key)).into()
+        );
     }
     let subject = subject.unwrap_or_else(|| default_subject(&chosen.issuer));
     let request = RequestInfo::new(&subject, &public.spki)?;
@@ -218,7 +230,8 @@ async fn csr(
     let prepared = signer.prepare_key(chosen.key.clone(), algorithm, public.key).await?;
     let signature = signer.sign(&prepared, request.der().to_vec().into()).await?;
     let der = request.signed(algorithm, &signature);
-    let about = json!({ "subject": subject, "key": chosen.key.to_string(), "algorithm": algorithm.to_string() });
+    let about =
+        json!({ "subject": subject, "key": chosen.key.to_string(), "algorithm": algorithm.to_string() });
     write_or_print(context, out, "CERTIFICATE REQUEST", &der, &about)
 }
 
@@ -226,7 +239,8 @@ async fn csr(
 /// what it is.
 fn default_subject(issuer: &KnownIssuer) -> String {
     let subject = issuer.issuer.certificate().subject();
-    let mut parts = vec![format!("CN={} OCSP responder", issuer.record.name.replace([',', '+', '=', '"', '\\'], " "))];
+    let mut parts =
+        vec![format!("CN={} OCSP responder", issuer.record.name.replace([',', '+', '=', '"', '\\'], " "))];
     let mut start = 0;
     let octets = subject.as_bytes();
     for at in 0..=octets.len() {
@@ -242,17 +256,23 @@ fn default_subject(issuer: &KnownIssuer) -> String {
     parts.join(",")
 }
 
-async fn try_and_install(app: &App, issuer: &KnownIssuer, settings: &ResponderSettings) -> anyhow::Result<KnownResponder> {
+async fn try_and_install(
+    app: &App,
+    issuer: &KnownIssuer,
+    settings: &ResponderSettings,
+) -> anyhow::Result<KnownResponder> {
     let der = files::read_certificate(&settings.certificate)?;
-    let certificate = Certificate::from_der(&der)
-        .map_err(|error| anyhow::anyhow!("the responder certificate {}: {error}", shown(&settings.certificate)))?;
-    let delegation = Delegation::check(&issuer.issuer, certificate.clone(), app.clock.now()).map_err(|error| {
-        crate::app::AppError::Delegation {
-            issuer: issuer.record.name.clone(),
-            certificate: shown(&settings.certificate),
-            error,
-        }
+    let certificate = Certificate::from_der(&der).map_err(|error| {
+        anyhow::anyhow!("the responder certificate {}: {error}", shown(&settings.certificate))
     })?;
+    let delegation =
+        Delegation::check(&issuer.issuer, certificate.clone(), app.clock.now()).map_err(|error| {
+            crate::app::AppError::Delegation {
+                issuer: issuer.record.name.clone(),
+                certificate: shown(&settings.certificate),
+                error,
+            }
+        })?;
     let algorithm = delegation.signature_algorithm(settings.algorithm)?;
     let signer = app.signer(&settings.token).await?;
     signer.prepare_key(settings.key.clone(), algorithm, certificate.public_key().to_vec()).await?;
@@ -278,18 +298,21 @@ async fn list(context: &Context, app: &App, issuer: Option<String>) -> anyhow::R
     }
     context.print(&rows, |rows| {
         let header = ["#", "ISSUER", "SIGNS", "TOKEN", "KEY", "ALGORITHM", "ENDS", "SUBJECT"];
-        let mut text = table(header, rows.iter().map(|row| {
-            [
-                row.number.to_string(),
-                row.issuer.clone(),
-                (if row.signs { "yes" } else { "no" }).to_owned(),
-                row.token.clone(),
-                row.key.clone(),
-                row.algorithm.clone(),
-                row.not_after.clone(),
-                row.subject.clone(),
-            ]
-        }));
+        let mut text = table(
+            header,
+            rows.iter().map(|row| {
+                [
+                    row.number.to_string(),
+                    row.issuer.clone(),
+                    (if row.signs { "yes" } else { "no" }).to_owned(),
+                    row.token.clone(),
+                    row.key.clone(),
+                    row.algorithm.clone(),
+                    row.not_after.clone(),
+                    row.subject.clone(),
+                ]
+            }),
+        );
         for row in rows {
             row.unusable.iter().for_each(|why| text += &format!("{} cannot sign: {why}\n", row.number));
             row.warnings.iter().for_each(|warning| text += &format!("{}: warning: {warning}\n", row.number));
@@ -352,7 +375,9 @@ fn write_or_print(
         Some(path) => {
             files::write_pem(&path, label, der)?;
             about["file"] = json!(path);
-            context.print(&about, |about| format!("wrote {} for {}", shown(&path), about["subject"].as_str().unwrap_or_default()))
+            context.print(&about, |about| {
+                format!("wrote {} for {}", shown(&path), about["subject"].as_str().unwrap_or_default())
+            })
         }
         None => {
             about["pem"] = json!(files::pem_text(label, der));

@@ -53,22 +53,29 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let settings = app.settings();
     let preset = settings.freshness.preset();
     if arguments.reason == Some(CrlReason::CertificateHold) && !preset.allows_hold() {
-        let why = format!("the preset {preset} bars certificateHold (Baseline Requirements 4.9.13); the preset private allows it");
+        let why = format!(
+            "the preset {preset} bars certificateHold (Baseline Requirements 4.9.13); the preset private allows it"
+        );
         return Err(Usage(why).into());
     }
     if arguments.reason == Some(CrlReason::RemoveFromCrl) {
-        return Err(Usage("removeFromCRL ends a hold in a delta CRL: use `goodstanding unhold`".to_owned()).into());
+        return Err(
+            Usage("removeFromCRL ends a hold in a delta CRL: use `goodstanding unhold`".to_owned()).into()
+        );
     }
     let now = app.clock.now();
     let time = arguments.at.unwrap_or(now);
     if time > now {
-        return Err(Usage(format!("{time} is in the future: an answer cannot say that it was revoked then")).into());
+        return Err(
+            Usage(format!("{time} is in the future: an answer cannot say that it was revoked then")).into()
+        );
     }
     let issuer = app.issuer(&arguments.issuer).await?;
     let revocation = Revocation { time, reason: arguments.reason };
     let mut outcomes = app.store.revoke(issuer.record.id, &[(arguments.serial, revocation)]).await?;
     let change = outcomes.pop().unwrap_or(StatusChange::NotFound);
-    let outcome = report(context, &arguments.issuer, &arguments.serial, change, "is revoked for good already");
+    let outcome =
+        report(context, &arguments.issuer, &arguments.serial, change, "is revoked for good already");
     app.close().await;
     outcome
 }
@@ -77,7 +84,8 @@ pub(super) async fn unhold(context: &Context, arguments: &UnholdArguments) -> an
     let app: std::sync::Arc<App> = context.app().await?;
     let issuer = app.issuer(&arguments.issuer).await?;
     let change = app.store.unhold(issuer.record.id, &arguments.serial).await?;
-    let outcome = report(context, &arguments.issuer, &arguments.serial, change, "is revoked for good, not on hold");
+    let outcome =
+        report(context, &arguments.issuer, &arguments.serial, change, "is revoked for good, not on hold");
     app.close().await;
     outcome
 }
