@@ -106,10 +106,13 @@ impl TypedMetric for ShardedCounters {
 impl EncodeMetric for ShardedCounters {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         for (position, labels) in self.labels.iter().enumerate() {
-            let labels = labels.as_slice();
-            encoder
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, u64, f64>(&self.get(position), None)?;
+            let value = self.get(position);
+            if labels.is_empty() {
+                encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            } else {
+                let labels = labels.as_slice();
+                encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            }
         }
         Ok(())
     }
@@ -187,7 +190,7 @@ impl TypedMetric for ShardedHistogram {
 impl EncodeMetric for ShardedHistogram {
     #[expect(clippy::cast_precision_loss, reason = "the text format carries floats")]
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let ends = self.bounds_nanos.iter().map(|&nanos| nanos as f64 / 1e9).chain([f64::MAX]);
+        let ends = self.bounds_nanos.iter().map(|&nanos| nanos as f64 / 1e9).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> =
             ends.enumerate().map(|(bucket, end)| (end, self.cells.sum(bucket))).collect();
         let count = buckets.iter().map(|&(_, count)| count).sum();
@@ -242,8 +245,8 @@ mod tests {
             "goodstanding_requests_total{method=\"get\"} 0",
             "goodstanding_requests_total{method=\"post\"} 1",
             "goodstanding_request_duration_seconds_count 3",
-            "goodstanding_request_duration_seconds_bucket{le=\"5e-6\"} 1",
-            "goodstanding_request_duration_seconds_bucket{le=\"5e-5\"} 2",
+            "goodstanding_request_duration_seconds_bucket{le=\"0.000005\"} 1",
+            "goodstanding_request_duration_seconds_bucket{le=\"0.00005\"} 2",
             "goodstanding_request_duration_seconds_bucket{le=\"10.0\"} 2",
             "goodstanding_request_duration_seconds_bucket{le=\"+Inf\"} 3",
         ] {

@@ -60,7 +60,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// The longest path and query, in octets (414 beyond).
     pub max_uri_bytes: usize,
-    /// What one connection may hold of a request head, in octets (431 beyond); at least 8,192.
+    /// What one connection may hold of a request head, in octets: 431 beyond, at the latest at twice as
+    /// much, as hyper looks only between reads. At least 8,192.
     pub read_buffer_bytes: usize,
     /// How many connections are served at once. Each needs a file descriptor and, while idle, some 10 KB.
     pub max_connections: usize,

@@ -146,6 +146,6 @@ mod tests {
     #[test]
     fn nothing_changed_needs_no_entry() {
         assert!(pack(&[], false).is_empty());
-        assert_eq!(pack(&[], true), [Vec::new()]);
+        assert_eq!(pack(&[], true), [Vec::<u8>::new()]);
     }
 }

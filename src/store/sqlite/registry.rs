@@ -67,7 +67,7 @@ impl SqliteStore {
             .fetch_all(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
-        for present in self.read_all(&there, issuer)? {
+        if let Some(present) = self.read_all(&there, issuer)?.into_iter().next() {
             if present.name == name && present.certificate == certificate {
                 return Ok(present);
             }

@@ -1,0 +1,73 @@
+use super::*;
+
+pub(super) async fn an_issuer_added_again_is_the_same_issuer(bed: &dyn Bed) {
+    let store = bed.handle().await;
+    let first = store.add_issuer("demo", b"a").await.unwrap();
+    let other = store.add_issuer("other", b"b").await.unwrap();
+    assert_eq!(store.add_issuer("demo", b"a").await.unwrap(), first);
+    assert_ne!(first.id, other.id);
+    assert_eq!((first.name.as_str(), first.certificate.as_slice()), ("demo", &b"a"[..]));
+    assert_eq!(store.issuers().await.unwrap(), [first, other]);
+}
+
+pub(super) async fn a_name_or_certificate_that_is_taken_is_a_conflict(bed: &dyn Bed) {
+    let store = bed.handle().await;
+    store.add_issuer("demo", b"a").await.unwrap();
+    store.add_issuer("other", b"b").await.unwrap();
+    for (name, certificate) in [("demo", b"c"), ("new", b"a"), ("demo", b"b")] {
+        let error = store.add_issuer(name, certificate).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict(_)), "{error}");
+    }
+    assert_eq!(store.issuers().await.unwrap().len(), 2);
+}
+
+pub(super) async fn a_responder_installed_again_keeps_its_number_and_takes_over_its_key(bed: &dyn Bed) {
+    let (store, issuer) = with_issuer(bed).await;
+    let first = store.add_responder(&responder(issuer, "ocsp-1"), UnixTime(10)).await.unwrap();
+    assert_eq!((first.installed_at, &first.responder), (UnixTime(10), &responder(issuer, "ocsp-1")));
+    let mut moved = responder(issuer, "id:0a");
+    moved.token = "hsm-b".to_owned();
+    moved.algorithm = "rsa-pss-sha256".to_owned();
+    let again = store.add_responder(&moved, UnixTime(20)).await.unwrap();
+    assert_eq!(again, ResponderRecord { responder: moved, ..first.clone() });
+    let mut renewed = responder(issuer, "ocsp-1");
+    renewed.certificate = b"another".to_vec();
+    let second = store.add_responder(&renewed, UnixTime(30)).await.unwrap();
+    assert!(second.number > first.number);
+    assert_eq!(store.responders().await.unwrap(), [again, second]);
+}
+
+pub(super) async fn an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes(bed: &dyn Bed) {
+    let (store, issuer) = with_issuer(bed).await;
+    let nobody = IssuerId(issuer.0 + 1);
+    let error = store.register(nobody, &[good(1)]).await.unwrap_err();
+    assert!(error.to_string().contains("no issuer 2: add it first"), "{error}");
+    let error = store.add_responder(&responder(nobody, "k"), UnixTime(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    store.register(issuer, &[good(1)]).await.unwrap();
+    let unsigned = answer(&record(&*store, issuer, 1).await, ResponderNumber(77), 10);
+    let error = store.store_answers(&[unsigned]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    assert!(store.responders().await.unwrap().is_empty());
+    assert_eq!(store.certificate(nobody, &serial(1)).await.unwrap(), None);
+    let asked = [(serial(1), revoked(1, CrlReason::Superseded))];
+    assert_eq!(store.revoke(nobody, &asked).await.unwrap(), [StatusChange::NotFound]);
+}
+
+pub(super) async fn a_profile_replaces_that_of_the_same_token_algorithm_and_sessions(bed: &dyn Bed) {
+    let store = bed.handle().await;
+    let profile = |sessions, rate| CapacityProfile {
+        token: "hsm-a".to_owned(),
+        algorithm: "rsa-2048".to_owned(),
+        sessions,
+        rate,
+        raw_rate: rate * 1.25,
+        p50: Duration::from_nanos(1_234_567),
+        p99: Duration::from_secs(3),
+        measured_at: UnixTime(7),
+    };
+    for (sessions, rate) in [(2, 100.5), (1, 60.0), (2, 110.0)] {
+        store.record_profile(&profile(sessions, rate)).await.unwrap();
+    }
+    assert_eq!(store.profiles().await.unwrap(), [profile(1, 60.0), profile(2, 110.0)]);
+}
