@@ -9,6 +9,7 @@ pub mod app;
 pub mod config;
 
 // edges
+pub mod checker;
 pub mod import;
 pub mod server;
 
