@@ -190,7 +190,8 @@ impl<'d> Section<'d> {
                 None => problems.add(&each.span(), format!("{label} must be a list of strings")),
             }
         }
-        Some(items)
+        // A list with a bad item is as good as none: one mistake, one complaint.
+        (items.len() == array.len()).then_some(items)
     }
 
     /// A whole number within bounds.

@@ -1,1 +1,127 @@
+use super::*;
+use crate::signer::KeyReference;
 
+const MINIMAL: &str = "[store]\nurl = \"sqlite://var/x.db\"\n";
+
+fn messages(text: &str) -> Vec<String> {
+    parse(text).unwrap_err().into_iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect()
+}
+
+#[test]
+fn the_least_configuration_takes_the_defaults() {
+    let settings = parse(MINIMAL).unwrap();
+    assert_eq!(settings.endpoint.listen, ["127.0.0.1:8889".parse().unwrap()]);
+    assert_eq!(settings.freshness.preset(), Preset::WebPki);
+    assert_eq!(settings.freshness.refresh(), Duration::from_secs(84 * 3_600));
+    assert!(settings.tokens.is_empty() && settings.issuers.is_empty());
+}
+
+#[test]
+fn the_sample_says_what_the_contract_shows() {
+    let settings = parse(include_str!("../../config/goodstanding.toml")).unwrap();
+    assert_eq!(settings.store_url, "sqlite://var/goodstanding.db");
+    assert_eq!(settings.control.listen, "127.0.0.1:8890".parse().unwrap());
+    let [token] = &settings.tokens[..] else { panic!("one token") };
+    assert_eq!((token.name.as_str(), token.sessions), ("hsm-a", 2));
+    assert_eq!(token.pin, PinSource::File("var/softhsm/pin".into()));
+    let [issuer] = &settings.issuers[..] else { panic!("one issuer") };
+    assert_eq!(issuer.cert_id_hashes, [HashAlgorithm::Sha1, HashAlgorithm::Sha256]);
+    assert_eq!(issuer.responders[0].key, KeyReference::Label("ocsp-demo-1".into()));
+    assert_eq!(settings.capacity.pack_max, 1);
+}
+
+#[test]
+fn every_preset_is_a_token_that_parses() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/presets");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = format!("{MINIMAL}{}", std::fs::read_to_string(&path).unwrap());
+            let settings = parse(&text).unwrap_or_else(|problems| panic!("{}: {problems:?}", path.display()));
+            assert_eq!(settings.tokens.len(), 1, "{}", path.display());
+            count += 1;
+        }
+    }
+    assert_eq!(count, 6);
+}
+
+#[test]
+fn every_error_is_told_at_once_with_its_line() {
+    let text = r#"
+[store]
+path = "x"
+[ocsp]
+listen = ["127.0.0.1"]
+nonce = "maybe"
+[policy]
+preset = "web-pki"
+validity = "20d"
+[[token]]
+name = "a"
+module = 7
+label = "x"
+pin_file = "p"
+pin_env = "P"
+sessions = 0
+[[issuer]]
+name = "demo"
+  [[issuer.responder]]
+  token = "b"
+  key = "k"
+  certificate = "c"
+"#;
+    let found = messages(text);
+    let expected = [
+        "store.url is missing",
+        "3: unknown field \"path\" in store; known are url",
+        "5: ocsp.listen: invalid socket address syntax",
+        "6: ocsp.nonce: \"maybe\" is none of ignore, echo",
+        "policy: validity 20days is outside 8h to 10days (Baseline Requirements 4.9.9)",
+        "12: token.module must be a string in quotes",
+        "token: give exactly one of pin_file, pin_env, pin_credential",
+        "16: token.sessions must be a whole number from 1 to 1024",
+        "issuer.certificate is missing",
+        "20: issuer.responder.token: there is no [[token]] named \"b\"",
+    ];
+    for expected in expected {
+        assert!(found.iter().any(|message| message.contains(expected)), "{expected:?} is not in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn a_syntax_error_is_told_with_its_line() {
+    let found = messages("[store]\nurl = \"sqlite://x\n[ocsp]\n");
+    assert!(found[0].starts_with("2: "), "{found:?}");
+}
+
+/// B8.
+#[test]
+fn revoked_for_unknown_serials_needs_the_private_preset() {
+    let text = |preset| format!("{MINIMAL}[ocsp]\nunknown_serial = \"revoked\"\n[policy]\npreset = \"{preset}\"\n");
+    assert!(messages(&text("web-pki"))[0].contains("4: ocsp.unknown_serial"));
+    assert!(messages(&text("microsoft"))[0].contains("certificateHold"));
+    assert_eq!(parse(&text("private")).unwrap().responder.unknown_serial, UnknownSerial::Revoked);
+}
+
+#[test]
+fn the_control_listener_stays_on_loopback() {
+    let found = messages(&format!("{MINIMAL}[control]\nlisten = \"0.0.0.0:8890\"\n"));
+    assert!(found[0].contains("loopback"), "{found:?}");
+}
+
+#[test]
+fn a_key_is_named_by_label_or_by_id_but_not_by_both() {
+    let text = |key: &str| {
+        format!(
+            "{MINIMAL}[[token]]\nname = \"a\"\nmodule = \"m\"\nlabel = \"l\"\npin_env = \"P\"\n[[issuer]]\nname = \"i\"\ncertificate = \"c\"\n[[issuer.responder]]\ntoken = \"a\"\ncertificate = \"r\"\n{key}\n"
+        )
+    };
+    let key = |text: &str| parse(text).unwrap().issuers[0].responders[0].key.clone();
+    assert_eq!(key(&text("id = \"01aB\"")), KeyReference::Id(vec![1, 0xab]));
+    assert_eq!(key(&text("key = \"k\"")), KeyReference::Label("k".into()));
+    assert!(messages(&text(""))[0].contains("exactly one of key"));
+    assert!(messages(&text("key = \"k\"\nid = \"01\""))[0].contains("exactly one of key"));
+    assert!(messages(&text("id = \"xyz\"")).iter().any(|message| message.contains("issuer.responder.id")));
+}
