@@ -14,7 +14,7 @@ fn wrong_usage_exits_2() {
         &["import", "index"],
         &["revoke", "--issuer", ISSUER],
     ] {
-        site.goodstanding(arguments).exits(2).says(&["Usage"]);
+        site.goodstanding(arguments).exits(2).says(&["--help"]);
     }
     site.goodstanding(&["--help"]).ok().says(&["presign", "serve", "revoke"]);
     site.goodstanding(&["--version"]).ok().says(&[env!("CARGO_PKG_VERSION")]);
@@ -54,7 +54,7 @@ fn every_error_of_a_configuration_is_listed_with_file_and_line() {
 
 #[test]
 fn the_effective_configuration_is_printed_without_secrets() {
-    let site = Site::bare(KeyKind::P256);
+    let site = Site::new(KeyKind::P256);
     let pin = std::fs::read_to_string(site.path("softhsm/pin")).unwrap();
     let printed = site.goodstanding(&["config", "print"]).ok().says(&["web-pki", "unknown_serial", "hsm-a"]);
     assert!(!printed.text().contains(pin.trim()), "the PIN is in {}", printed.out());

@@ -12,7 +12,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("core", &["ocsp", "clock", "shutdown", "telemetry"]),
     ("resources", &["signer", "store", "shelf"]),
     ("engines", &["presign", "responder", "capacity", "limits"]),
-    ("edges", &["server", "import"]),
+    ("edges", &["server", "import", "checker"]),
     ("composition", &["app", "config"]),
     ("entry", &["cli"]),
 ];

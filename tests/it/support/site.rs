@@ -66,7 +66,7 @@ impl Site {
         let request = self.path("responder.csr");
         self.goodstanding(&["responder", "csr", "--issuer", ISSUER, "--out", utf8(&request)]).ok();
         self.certify(&request);
-        let made = self.path("made.pem");
+        let made = self.responder_certificate();
         let install = ["responder", "install", "--issuer", ISSUER, "--certificate", utf8(&made)];
         self.goodstanding(&install).ok();
     }
@@ -76,9 +76,10 @@ impl Site {
         self.goodstanding(&["responder", "key", "--issuer", ISSUER, "--algorithm", kind.algorithm()]).ok();
     }
 
-    /// `responder certify`: the test CA signs the delegated certificate into `made.pem`.
+    /// `responder certify`: the test CA signs the delegated certificate, into the file that the
+    /// configuration names.
     pub(crate) fn certify(&self, request: &Path) {
-        let (key, made) = (self.ca.key(), self.path("made.pem"));
+        let (key, made) = (self.ca.key(), self.responder_certificate());
         let certify = ["responder", "certify", "--issuer", ISSUER, "--csr", utf8(request)];
         let files = ["--ca-key", utf8(&key), "--out", utf8(&made)];
         self.goodstanding(&[&certify[..], &files].concat()).ok();
@@ -89,7 +90,7 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    /// The installed delegated responder certificate, PEM.
+    /// The delegated responder certificate, PEM.
     pub(crate) fn responder_certificate(&self) -> PathBuf {
         self.path("responder.pem")
     }
