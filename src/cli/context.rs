@@ -39,15 +39,13 @@ impl Context {
         value: &T,
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
+        let text = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
         let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value)?;
-            writeln!(out)?;
-        } else {
-            let text = text(value);
-            writeln!(out, "{}", text.trim_end())?;
+        match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+            // The reader has seen enough, as `head` does: no error of ours.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(())
     }
 }
 

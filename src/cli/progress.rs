@@ -62,7 +62,8 @@ impl Progress {
     pub(super) fn finish(mut self) {
         match self.bar.take() {
             Some(bar) => bar.finish(),
-            None if self.done > 0 => self.line(),
+            // What took no time needs no last word.
+            None if self.last_line > Duration::ZERO => self.line(),
             None => {}
         }
     }

@@ -3,6 +3,8 @@
 mod engine;
 mod issuers;
 pub mod live;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;

@@ -439,8 +439,6 @@ mod tests {
                 assert!(row.ratio() > 0.5, "{row:?}");
             }
             println!("{report}");
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.txt"), report).unwrap();
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.svg"), svg(&rows)).unwrap();
         });
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::error::SignError;
 use super::module::lock;
 use super::pool::{LOOK_AROUND, Pool, backoff};
-use super::queue::Reply;
+use super::queue::{Job, Reply};
 use super::stats::TokenState;
+use super::verify::{Check, Group};
 use crate::clock::Stopwatch;
 
 /// Every so many tries the module is initialised anew even if another token serves well through it.
@@ -36,6 +37,8 @@ pub(crate) struct Crew {
 pub(crate) struct Worker {
     pub(crate) number: u64,
     call: Mutex<Option<Call>>,
+    /// Signatures made and not yet handed on; should the next call hang, the watcher hands them on.
+    signed: Mutex<Group>,
     hung: AtomicBool,
     connected: AtomicBool,
 }
@@ -61,6 +64,16 @@ impl Worker {
     /// Whether the thread was given up; it asks to be taken back with [`Pool::rejoin`].
     pub(crate) fn is_hung(&self) -> bool {
         self.hung.load(Ordering::SeqCst)
+    }
+
+    /// Keeps a signature, and how long it took, for its group. Whether the group is to go now.
+    pub(crate) fn keep(&self, job: Job, signature: Vec<u8>, took: Duration) -> bool {
+        lock(&self.signed).add(job, signature, took)
+    }
+
+    /// The signatures to hand on.
+    pub(crate) fn take_signed(&self) -> Vec<Check> {
+        lock(&self.signed).take()
     }
 
     /// Whether it has a session and answers.
@@ -132,6 +145,7 @@ impl Pool {
         let worker = Arc::new(Worker {
             number: crew.next,
             call: Mutex::default(),
+            signed: Mutex::default(),
             hung: AtomicBool::new(false),
             connected: AtomicBool::new(false),
         });
@@ -166,6 +180,7 @@ impl Pool {
     /// more than twice the configured sessions.
     pub(crate) fn watch_calls(&self) -> usize {
         let mut late = Vec::new();
+        let mut left_behind = Vec::new();
         let mut crew = lock(&self.crew);
         let mut mender_hangs = false;
         for worker in &crew.workers {
@@ -178,6 +193,7 @@ impl Pool {
             self.stats.timeouts.fetch_add(1, Ordering::Relaxed);
             tracing::error!(token = %self.token, thread = worker.number, call = under_way.what, "a call into the module does not come back");
             late.extend(under_way.reply.take());
+            left_behind.push(worker.take_signed());
             mender_hangs |= crew.mender == Some(worker.number);
         }
         if mender_hangs {
@@ -205,6 +221,9 @@ impl Pool {
             self.set_state(TokenState::Down { reason: reason.into(), tries: crew.tries });
         }
         drop(crew);
+        for group in left_behind {
+            self.hand_on(group);
+        }
         for reply in late {
             reply.fail(SignError::TimedOut {
                 token: Arc::clone(&self.token),

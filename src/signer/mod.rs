@@ -23,6 +23,7 @@ mod mechanism;
 mod module;
 mod pace;
 mod pool;
+mod prepare;
 mod queue;
 mod settings;
 mod spki;

@@ -108,18 +108,27 @@ pub(crate) struct Queue {
     jobs: Mutex<Jobs>,
     ready: Condvar,
     room: Semaphore,
+    /// Room is given back in portions, so that callers who wait for it are not woken for each job.
+    portion: usize,
 }
 
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// Room that is free and not given back yet: never when nothing waits.
+    freed: usize,
     idle: usize,
     closed: bool,
 }
 
 impl Queue {
     pub(crate) fn new(length: usize) -> Self {
-        Self { jobs: Mutex::default(), ready: Condvar::new(), room: Semaphore::new(length) }
+        Self {
+            jobs: Mutex::default(),
+            ready: Condvar::new(),
+            room: Semaphore::new(length),
+            portion: (length / 16).max(1),
+        }
     }
 
     /// Hands in a job, after waiting for room. Gives it back when the queue is closed.
@@ -154,14 +163,25 @@ impl Queue {
             jobs = self.ready.wait_timeout(jobs, patience).unwrap_or_else(PoisonError::into_inner).0;
             jobs.idle -= 1;
         }
-        let Some(job) = jobs.waiting.pop_front() else {
-            return if jobs.closed { Popped::End } else { Popped::Nothing };
-        };
-        drop(jobs);
-        if job.room {
-            self.room.add_permits(1);
+        match self.take(&mut jobs) {
+            Some(job) => Popped::Job(job),
+            None if jobs.closed => Popped::End,
+            None => Popped::Nothing,
         }
-        Popped::Job(job)
+    }
+
+    /// The next job, if one waits.
+    pub(crate) fn try_pop(&self) -> Option<Job> {
+        self.take(&mut lock(&self.jobs))
+    }
+
+    fn take(&self, jobs: &mut Jobs) -> Option<Job> {
+        let job = jobs.waiting.pop_front()?;
+        jobs.freed += usize::from(job.room);
+        if jobs.freed >= self.portion || jobs.waiting.is_empty() {
+            self.room.add_permits(std::mem::take(&mut jobs.freed));
+        }
+        Some(job)
     }
 
     /// Takes no more jobs. Those inside stay.
@@ -173,9 +193,12 @@ impl Queue {
 
     /// Takes out every job that waits.
     pub(crate) fn drain(&self) -> Vec<Job> {
-        let jobs: Vec<Job> = lock(&self.jobs).waiting.drain(..).collect();
-        self.room.add_permits(jobs.iter().filter(|job| job.room).count());
-        jobs
+        let mut jobs = lock(&self.jobs);
+        let drained: Vec<Job> = jobs.waiting.drain(..).collect();
+        let freed = drained.iter().filter(|job| job.room).count() + std::mem::take(&mut jobs.freed);
+        drop(jobs);
+        self.room.add_permits(freed);
+        drained
     }
 
     /// Jobs that wait.

@@ -65,7 +65,7 @@ pub(crate) fn with_token_and(
     let made = Command::new(&script).arg(folder.path()).arg(LABEL).output().unwrap();
     assert!(made.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&made.stderr));
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
+        .args([name, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, folder.path())
         .env("SOFTHSM2_CONF", folder.path().join("softhsm2.conf"))
         .envs(environment(folder.path()))
@@ -74,6 +74,7 @@ pub(crate) fn with_token_and(
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "in its own process:\n{said}");
+    println!("{said}");
 }
 
 /// Runs a future to its end on a small runtime.

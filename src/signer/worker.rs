@@ -2,28 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::ObjectHandle;
 
 use super::crew::{Duty, Worker};
-use super::error::{FailureClass, SignError, SignerError, classify, code_of, misfit};
-use super::key::{KeyReference, Prepared, PreparedKey};
-use super::mechanism::Scheme;
+use super::error::{FailureClass, SignError, SignerError, classify, code_of};
+use super::key::Prepared;
 use super::module::{Module, lock};
 use super::pool::{LOOK_AROUND, Pool};
 use super::queue::{Job, Popped, Work};
-use super::spki;
 use super::token::{Access, Connection};
-use crate::ocsp::SignatureAlgorithm;
-
-/// What is signed to prove that a key belongs to its certificate: nothing that could pass for a
-/// structure of X.509.
-const PROOF: &[u8] = b"goodstanding: does this key belong to this certificate?";
-
-static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// The life of a session thread.
 pub(crate) fn run(pool: &Pool, worker: &Worker) {
@@ -125,7 +116,12 @@ impl SessionThread<'_> {
         let mut keeper = lock(&pool.keeper);
         if !keeper.as_ref().is_some_and(Connection::is_alive) {
             let fresh = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly);
-            *keeper = Some(fresh.map_err(|error| (error, generation))?);
+            *keeper = match fresh {
+                Ok(fresh) => Some(fresh),
+                // A token short of sessions had better sign with those it has.
+                Err(error) if error.is_session_limit() => None,
+                Err(error) => return Err((error, generation)),
+            };
         }
         drop(keeper);
         if pool.is_halted() {
@@ -146,7 +142,7 @@ impl SessionThread<'_> {
         let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)?;
         let key = lock(&pool.keys).iter().find_map(std::sync::Weak::upgrade);
         if let Some(key) = key {
-            match self.prove(&connection, &key.reference, key.algorithm, &key.public_key, &[key.scheme]) {
+            match pool.prove(&connection, &key.reference, key.algorithm, &key.public_key, &[key.scheme]) {
                 Ok(_) => {}
                 // One key may have gone for good: that is no reason to keep the others from signing.
                 Err(SignerError::KeyMissing { found, .. }) if !found.is_empty() => {}
@@ -173,7 +169,13 @@ impl SessionThread<'_> {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            let next = self.retry.take().map_or_else(|| self.pool.queue.pop(LOOK_AROUND), Popped::Job);
+            let next = match self.retry.take().or_else(|| self.pool.queue.try_pop()) {
+                Some(job) => Popped::Job(job),
+                None => {
+                    self.pool.hand_on(self.worker.take_signed());
+                    self.pool.queue.pop(LOOK_AROUND)
+                }
+            };
             match next {
                 Popped::Job(job) if self.pool.is_halted() || self.module.leaving() => {
                     self.pool.queue.push_again(job);
@@ -192,6 +194,7 @@ impl SessionThread<'_> {
             }
         };
         self.worker.set_connected(false);
+        self.pool.hand_on(self.worker.take_signed());
         if matches!(ended, Ended::Leave) && self.module.leaving() {
             // Another token of the module is mended: its keeper and ours must go as well.
             self.worker.begin("closing a session", None);
@@ -213,7 +216,11 @@ impl SessionThread<'_> {
             return self.prepare_job(open, job);
         }
         if let Some(pace) = &self.pool.pace {
-            self.wait(pace.book());
+            let wait = pace.book();
+            if !wait.is_zero() {
+                self.pool.hand_on(self.worker.take_signed());
+                self.wait(wait);
+            }
         }
         self.sign(open, job)
     }
@@ -245,7 +252,9 @@ impl SessionThread<'_> {
         let trouble = match outcome {
             Ok(Some(signature)) => {
                 self.pool.stats.call_time.record(time);
-                self.pool.hand_on(job, signature);
+                if self.worker.keep(job, signature, time) {
+                    self.pool.hand_on(self.worker.take_signed());
+                }
                 return Ok(());
             }
             Ok(None) => Trouble {
@@ -309,7 +318,7 @@ impl SessionThread<'_> {
         let reply = job.take_reply();
         let Work::Prepare { reference, algorithm, public_key } = &job.work else { return Ok(()) };
         self.worker.begin("preparing a key", Some(reply));
-        let prepared = self.prepare(open, reference, *algorithm, public_key.clone());
+        let prepared = self.pool.prepare(&open.connection, reference, *algorithm, public_key.clone());
         let (reply, _) = self.worker.end();
         let Some(reply) = reply else { return Err(Ended::Leave) };
         job.reply = reply;
@@ -332,90 +341,6 @@ impl SessionThread<'_> {
                 Ok(())
             }
         }
-    }
-
-    fn prepare(
-        &self,
-        open: &Open,
-        reference: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        public_key: Vec<u8>,
-    ) -> Result<PreparedKey, SignerError> {
-        let scheme =
-            self.prove(&open.connection, reference, algorithm, &public_key, Scheme::of(algorithm))?;
-        let key_algorithm = self.key_algorithm(reference, algorithm, &public_key)?;
-        let prepared = Arc::new(Prepared {
-            signer: self.pool.number,
-            number: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
-            reference: reference.clone(),
-            name: reference.to_string().into(),
-            algorithm,
-            key_algorithm,
-            public_key,
-            scheme,
-        });
-        let mut keys = lock(&self.pool.keys);
-        keys.retain(|key| key.strong_count() > 0);
-        keys.push(Arc::downgrade(&prepared));
-        Ok(PreparedKey(prepared))
-    }
-
-    fn key_algorithm(
-        &self,
-        reference: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        public_key: &[u8],
-    ) -> Result<crate::ocsp::KeyAlgorithm, SignerError> {
-        spki::key_algorithm(public_key, algorithm).ok_or_else(|| SignerError::KeyUnfit {
-            token: self.pool.settings.name.clone(),
-            key: reference.clone(),
-            what: format!("the certificate's public key: {}", misfit(None, algorithm)),
-        })
-    }
-
-    /// Finds the key, signs and verifies. Returns the first of the schemes that works.
-    fn prove(
-        &self,
-        connection: &Connection,
-        reference: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        public_key: &[u8],
-        schemes: &[Scheme],
-    ) -> Result<Scheme, SignerError> {
-        let wanted = self.key_algorithm(reference, algorithm, public_key)?;
-        let handle = connection.private_key(reference)?;
-        connection.check_fit(handle, reference, wanted, algorithm)?;
-        let mechanisms = connection.mechanisms()?;
-        let mut refused = None;
-        for scheme in schemes.iter().filter(|scheme| mechanisms.contains(&scheme.kind())) {
-            match connection.sign(*scheme, handle, PROOF) {
-                Ok(Some(signature)) if algorithm.verify(public_key, PROOF, &signature).is_ok() => {
-                    return Ok(*scheme);
-                }
-                Ok(_) => {
-                    return Err(SignerError::KeyMismatch {
-                        token: self.pool.settings.name.clone(),
-                        key: reference.clone(),
-                        algorithm,
-                    });
-                }
-                Err(error) if classify(&error) == FailureClass::Request => refused = Some(error),
-                Err(error) => return Err(connection.failure("signing to try a key", &error)),
-            }
-        }
-        Err(match refused {
-            Some(error) => connection.failure("signing to try a key", &error),
-            None => SignerError::MechanismMissing {
-                token: self.pool.settings.name.clone(),
-                act: "sign with",
-                algorithm: algorithm.to_string(),
-                mechanisms: schemes
-                    .iter()
-                    .map(|scheme| scheme.kind().to_string())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            },
-        })
     }
 }
 

@@ -347,7 +347,8 @@ impl Timer {
 /// answer could be lost with it.
 async fn linger(mut stream: TcpStream) {
     let read_away = async {
-        let mut buffer = [0; 4096];
+        // On the heap: an array would be part of every connection's task.
+        let mut buffer = vec![0; 4096];
         let mut left = LINGER_BYTES;
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             left = left.saturating_sub(read);

@@ -64,12 +64,33 @@ pub(super) fn max_age(facts: &CacheFacts, now: UnixTime) -> i64 {
     end.saturating_sub(now.0).clamp(0, LONGEST_AGE)
 }
 
+/// Every octet in hexadecimal.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        pairs[octet] = [DIGITS[octet >> 4], DIGITS[octet & 15]];
+        octet += 1;
+    }
+    pairs
+};
+
+/// Every number below 100 in two decimal digits.
+const DECIMAL: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
+};
+
 fn write_etag(out: &mut [u8], digest: &[u8; 32]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out[0] = b'"';
-    for (pair, octet) in out[1..].chunks_exact_mut(2).zip(digest) {
-        pair[0] = HEX[usize::from(octet >> 4)];
-        pair[1] = HEX[usize::from(octet & 15)];
+    for (pair, octet) in out[1..ETAG - 1].as_chunks_mut::<2>().0.iter_mut().zip(digest) {
+        *pair = HEX[usize::from(*octet)];
     }
     out[ETAG - 1] = b'"';
 }
@@ -102,33 +123,35 @@ fn digit(value: i64) -> u8 {
 
 /// Writes an HTTP date (RFC 9110 section 5.6.7) of the years 0 to 9999.
 fn write_date(out: &mut [u8], moment: UnixTime) {
-    const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
-    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
-    let seconds = moment.0.clamp(-62_167_219_200, UnixTime::MAX.0);
-    let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days to civil date in the proleptic Gregorian calendar, with years that begin in March.
-    let since = days + 719_468;
-    let (era, day_of_era) = (since.div_euclid(146_097), since.rem_euclid(146_097));
+    const DAYS: [&[u8; 5]; 7] = [b"Wed, ", b"Thu, ", b"Fri, ", b"Sat, ", b"Sun, ", b"Mon, ", b"Tue, "];
+    /// Years here begin in March, so that the leap day is the last.
+    const MONTHS: [&[u8; 5]; 12] = [
+        b" Mar ", b" Apr ", b" May ", b" Jun ", b" Jul ", b" Aug ", b" Sep ", b" Oct ", b" Nov ", b" Dec ",
+        b" Jan ", b" Feb ",
+    ];
+    // Seconds and days since 0000-03-01 less 400 years: never negative, so plain unsigned division serves.
+    let shift = (719_468 + 146_097) * 86_400;
+    let seconds = moment.0.clamp(-62_167_219_200, UnixTime::MAX.0) + shift;
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    let small = |value: u64| u32::try_from(value).unwrap_or_default();
+    let (days, time) = (small(seconds / 86_400), small(seconds % 86_400));
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = (shifted + 2) % 12;
-    let year = era * 400 + year_of_era + i64::from(month < 2);
-    let name = |names: &'static [u8], at: i64| {
-        let at = usize::try_from(at).unwrap_or_default() * 3;
-        &names[at..at + 3]
-    };
-    out[..DATE].copy_from_slice(b"Thu, 01 Jan 1970 00:00:00 GMT");
-    out[..3].copy_from_slice(name(DAYS, days.rem_euclid(7)));
-    out[8..11].copy_from_slice(name(MONTHS, month));
-    for (at, value) in [(5, day), (17, time / 3600), (20, time / 60 % 60), (23, time % 60)] {
-        out[at] = digit(value / 10 % 10);
-        out[at + 1] = digit(value % 10);
-    }
-    for (at, value) in [(12, year / 1000), (13, year / 100), (14, year / 10), (15, year)] {
-        out[at] = digit(value % 10);
-    }
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year_of_era + u32::from(month >= 10) - 400;
+    let pair = |value: u32| DECIMAL[value as usize % 100];
+    let Ok(out) = <&mut [u8; DATE]>::try_from(out) else { return };
+    out[..5].copy_from_slice(DAYS[days as usize % 7]);
+    out[5..7].copy_from_slice(&pair(day));
+    out[7..12].copy_from_slice(MONTHS[month as usize % 12]);
+    out[12..14].copy_from_slice(&pair(year / 100));
+    out[14..16].copy_from_slice(&pair(year));
+    out[16..].copy_from_slice(b" 00:00:00 GMT");
+    out[17..19].copy_from_slice(&pair(time / 3600));
+    out[20..22].copy_from_slice(&pair(time / 60 % 60));
+    out[23..25].copy_from_slice(&pair(time % 60));
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub struct Settings {
     /// What one connection may hold of a request head, in octets: 431 beyond, at the latest at twice as
     /// much, as hyper looks only between reads. At least 8,192.
     pub read_buffer_bytes: usize,
-    /// How many connections are served at once. Each needs a file descriptor and, while idle, some 10 KB.
+    /// How many connections are served at once. Each needs a file descriptor and, while idle, some 13 KB.
     pub max_connections: usize,
     /// How long each wait may take.
     pub patience: Patience,

@@ -88,19 +88,15 @@ const CLASS: [u8; 256] = {
 /// Decodes percent-encoded base64 or base64url, padded or not. `None` when it is neither.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut rest = text.as_bytes();
-    let mut out = Vec::with_capacity(rest.len() / 4 * 3 + 3);
+    let mut out = vec![0; rest.len() / 4 * 3 + 3];
+    let mut length = 0;
     let (mut bits, mut sextets, mut padded) = (0u32, 0u8, false);
     loop {
         // Whole groups without anything special: nearly all of nearly every request.
-        while sextets == 0 && !padded && rest.len() >= 4 {
-            let [a, b, c, d] = [rest[0], rest[1], rest[2], rest[3]].map(|octet| CLASS[usize::from(octet)]);
-            if (a | b | c | d) & NO_VALUE != 0 {
-                break;
-            }
-            let group = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
-            let [_, x, y, z] = group.to_be_bytes();
-            out.extend_from_slice(&[x, y, z]);
-            rest = &rest[4..];
+        if sextets == 0 && !padded {
+            let groups = decode_groups(rest, &mut out[length..]);
+            rest = &rest[groups * 4..];
+            length += groups * 3;
         }
         let Some((&octet, after)) = rest.split_first() else { break };
         rest = after;
@@ -117,14 +113,15 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
                 bits = bits << 6 | u32::from(value);
                 sextets += 1;
                 if sextets == 4 {
-                    let [_, x, y, z] = bits.to_be_bytes();
-                    out.extend_from_slice(&[x, y, z]);
+                    out[length..length + 3].copy_from_slice(&bits.to_be_bytes()[1..]);
+                    length += 3;
                     (bits, sextets) = (0, 0);
                 }
             }
             _ => return None,
         }
     }
+    out.truncate(length);
     match sextets {
         0 => {}
         2 => out.push((bits >> 4).to_be_bytes()[3]),
@@ -132,6 +129,22 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
         _ => return None,
     }
     Some(out)
+}
+
+/// Decodes groups of four symbols up to the first that has anything special in it; returns how many.
+fn decode_groups(text: &[u8], out: &mut [u8]) -> usize {
+    let mut groups = 0;
+    for (from, to) in text.chunks_exact(4).zip(out.chunks_exact_mut(3)) {
+        let [a, b, c, d] = [from[0], from[1], from[2], from[3]].map(|octet| CLASS[usize::from(octet)]);
+        if (a | b | c | d) & NO_VALUE != 0 {
+            break;
+        }
+        to[0] = a << 2 | b >> 4;
+        to[1] = b << 4 | c >> 2;
+        to[2] = c << 6 | d;
+        groups += 1;
+    }
+    groups
 }
 
 fn hex(digit: u8) -> Option<u8> {

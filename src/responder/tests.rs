@@ -1,0 +1,235 @@
+//! The engine over a real shelf. No responder is ready here, so whatever would be signed live is
+//! answered tryLater: live answers are shown against a real token in `tests/it`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey};
+
+use super::live::{self, LiveSigner};
+use super::*;
+use crate::clock::{Clock, ManualClock, SharedClock};
+use crate::ocsp::{
+    CertStatus, CrlReason, ErrorStatus, HashAlgorithm, Issuer, Received, ResponderId, ResponseData,
+    Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
+};
+use crate::presign::identity::Identities;
+use crate::shelf::{Frame, Shelf, ShelfAnswer, Slot};
+use crate::store::IssuerId;
+
+const NOW: UnixTime = UnixTime(1_795_315_054);
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Bench {
+    issuer: Arc<Issuer>,
+    key: KeyPair,
+    shelf: Arc<Shelf>,
+    clock: Arc<ManualClock>,
+    responder: Responder,
+}
+
+fn ca(name: &str) -> (Arc<Issuer>, KeyPair) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    (Arc::new(Issuer::from_der(certificate.der()).unwrap()), key)
+}
+
+fn bench(unknown_serial: UnknownSerial) -> Bench {
+    let (issuer, key) = ca("Test CA");
+    let shelf = Arc::new(Shelf::new());
+    let clock = Arc::new(ManualClock::new(NOW));
+    let shared: SharedClock = clock.clone();
+    let live = LiveSigner::new(Arc::new(Identities::default()), shared.clone(), live::Settings::default());
+    let directory = IssuerDirectory::new([(IssuerId(1), issuer.clone())]);
+    let settings = Settings { unknown_serial, nonce: NoncePolicy::Ignore };
+    let responder = Responder::new(directory, shelf.clone(), live, shared, settings);
+    Bench { issuer, key, shelf, clock, responder }
+}
+
+impl Bench {
+    /// Shelves a certificate that is in force from `NOW` for 90 days, with an answer of 7 days.
+    fn shelve(&self, serial: Serial, revocation: Option<Revocation>) {
+        let status = revocation.map_or(CertStatus::Good, CertStatus::Revoked);
+        let next_update = NOW.plus(7 * DAY);
+        let single = |hash| SingleResponse {
+            cert_id: self.issuer.cert_id(hash, serial),
+            status,
+            this_update: NOW,
+            next_update,
+        };
+        let data = ResponseData {
+            responder_id: ResponderId::by_key(self.issuer.certificate()),
+            produced_at: NOW,
+            responses: vec![single(HashAlgorithm::Sha1), single(HashAlgorithm::Sha256)],
+            nonce: None,
+            extended_revoke: false,
+        };
+        let data = data.encode().unwrap();
+        let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
+        let times = [NOW, next_update, NOW.plus(3 * DAY)];
+        let answer = ShelfAnswer::new(frame, &data, &self.key.sign(&data).unwrap(), times);
+        let slot = Slot {
+            version: 1,
+            not_before: Some(NOW),
+            not_after: NOW.plus(90 * DAY),
+            revocation,
+            answer: Some(answer),
+        };
+        assert!(self.shelf.put(IssuerId(1), serial, slot));
+    }
+
+    async fn ask(&self, issuer: &Issuer, hash: HashAlgorithm, serial: Serial) -> Answer {
+        let der = request::encode(&[issuer.cert_id(hash, serial)], None).unwrap();
+        self.responder.respond(&der).await
+    }
+}
+
+fn serial(text: &str) -> Serial {
+    text.parse().unwrap()
+}
+
+fn is_error(answer: &Answer, status: ErrorStatus) -> bool {
+    answer.body[..] == *status.der() && answer.cache.is_none()
+}
+
+/// C7, C8: both questions get the one stored answer, which has a CertID of the hash asked for.
+#[tokio::test]
+async fn either_hash_is_answered_by_the_same_stored_answer() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    let revocation = Revocation { time: UnixTime(1_790_000_000), reason: Some(CrlReason::KeyCompromise) };
+    bench.shelve(serial("a1"), Some(revocation));
+    let mut bodies = Vec::new();
+    for hash in [HashAlgorithm::Sha1, HashAlgorithm::Sha256] {
+        let answer = bench.ask(&bench.issuer, hash, serial("a1")).await;
+        assert_eq!(answer.outcome, Outcome::Stored);
+        let received = Received::decode(&answer.body).unwrap();
+        let single = received.single(&bench.issuer.cert_id(hash, serial("a1"))).unwrap();
+        assert_eq!(single.status, CertStatus::Revoked(revocation));
+        received.verify(bench.issuer.certificate()).unwrap();
+        let cache = answer.cache.unwrap();
+        assert_eq!((cache.this_update, cache.next_update), (NOW, NOW.plus(7 * DAY)));
+        assert_eq!(cache.digest[..], HashAlgorithm::Sha256.digest(&answer.body));
+        bodies.push(answer.body);
+    }
+    assert_eq!(bodies[0], bodies[1]);
+}
+
+/// C1, C2.
+#[tokio::test]
+async fn what_is_no_request_is_malformed() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    for octets in [&b""[..], b"\x30\x00", b"hello", &[0xff; 300]] {
+        assert!(is_error(&bench.responder.respond(octets).await, ErrorStatus::MalformedRequest));
+    }
+}
+
+/// C4, C5: a CA of the same name with another key is another issuer.
+#[tokio::test]
+async fn another_issuer_is_answered_unauthorized() {
+    let bench = bench(UnknownSerial::Unknown);
+    bench.shelf.set_complete();
+    bench.shelve(serial("a1"), None);
+    for name in ["Other CA", "Test CA"] {
+        let (other, _) = ca(name);
+        let answer = bench.ask(&other, HashAlgorithm::Sha1, serial("a1")).await;
+        assert!(is_error(&answer, ErrorStatus::Unauthorized), "{name}");
+    }
+}
+
+/// L7, C3: while the shelf is being filled nothing is said of what is not on it.
+#[tokio::test]
+async fn a_serial_on_no_record_is_unauthorized_once_the_shelf_is_complete() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    let ask = || bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("b2"));
+    assert!(is_error(&ask().await, ErrorStatus::TryLater));
+    bench.shelf.set_complete();
+    assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
+}
+
+/// L7, C17.
+#[tokio::test]
+async fn an_expired_or_not_yet_valid_certificate_is_unauthorized() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelf.set_complete();
+    bench.shelve(serial("a1"), None);
+    let ask = || bench.ask(&bench.issuer, HashAlgorithm::Sha256, serial("a1"));
+    assert_eq!(ask().await.outcome, Outcome::Stored);
+    bench.clock.set(UnixTime(NOW.0 - 1));
+    assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
+    bench.clock.set(NOW.plus(90 * DAY + Duration::from_secs(1)));
+    assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
+}
+
+/// C3: an answer past nextUpdate is never served; without a token to sign a new one it is tryLater.
+#[tokio::test]
+async fn an_expired_answer_is_never_served() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelve(serial("a1"), None);
+    bench.clock.set(NOW.plus(7 * DAY));
+    assert_eq!(bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1")).await.outcome, Outcome::Stored);
+    bench.clock.advance(Duration::from_secs(1));
+    let answer = bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1")).await;
+    assert!(is_error(&answer, ErrorStatus::TryLater));
+    assert_eq!(bench.clock.now(), NOW.plus(7 * DAY + Duration::from_secs(1)));
+}
+
+/// C7, C11: what no stored answer fits is signed live, and tryLater while no token can.
+#[tokio::test]
+async fn what_cannot_be_stored_ahead_waits_for_a_token() {
+    let bench = bench(UnknownSerial::Unknown);
+    bench.shelf.set_complete();
+    bench.shelve(serial("a1"), None);
+    bench.shelve(serial("a2"), None);
+    for hash in [HashAlgorithm::Sha384, HashAlgorithm::Sha512] {
+        assert!(is_error(&bench.ask(&bench.issuer, hash, serial("a1")).await, ErrorStatus::TryLater));
+    }
+    assert!(is_error(
+        &bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("c3")).await,
+        ErrorStatus::TryLater
+    ));
+    let both = ["a1", "a2"].map(|text| bench.issuer.cert_id(HashAlgorithm::Sha1, serial(text)));
+    let answer = bench.responder.respond(&request::encode(&both, None).unwrap()).await;
+    assert!(is_error(&answer, ErrorStatus::TryLater));
+}
+
+/// C11: no responder signs for two issuers.
+#[tokio::test]
+async fn certificates_of_different_issuers_are_not_answered_together() {
+    let bench = bench(UnknownSerial::Unknown);
+    bench.shelf.set_complete();
+    bench.shelve(serial("a1"), None);
+    let (other, _) = ca("Other CA");
+    let mixed = [
+        bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1")),
+        other.cert_id(HashAlgorithm::Sha1, serial("a1")),
+    ];
+    let answer = bench.responder.respond(&request::encode(&mixed, None).unwrap()).await;
+    assert!(is_error(&answer, ErrorStatus::Unauthorized));
+}
+
+/// L3: with nonces ignored, a request with one gets the stored answer.
+#[tokio::test]
+async fn a_nonce_gets_the_stored_answer_where_nonces_are_ignored() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelve(serial("a1"), None);
+    let asked = [bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1"))];
+    let plain = bench.responder.respond(&request::encode(&asked, None).unwrap()).await;
+    let with_nonce = bench.responder.respond(&request::encode(&asked, Some(&[7; 32])).unwrap()).await;
+    assert_eq!(plain, with_nonce);
+}
+
+/// L3: with nonces on and no token, the best stored answer is better than none.
+#[tokio::test]
+async fn a_nonce_falls_back_to_the_stored_answer_when_nothing_can_be_signed() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench
+        .responder
+        .replace_settings(Settings { unknown_serial: UnknownSerial::Unauthorized, nonce: NoncePolicy::Echo });
+    bench.shelve(serial("a1"), None);
+    let asked = [bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1"))];
+    let answer = bench.responder.respond(&request::encode(&asked, Some(&[7; 32])).unwrap()).await;
+    assert_eq!(answer.outcome, Outcome::Stored);
+}
