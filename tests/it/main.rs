@@ -1,0 +1,17 @@
+//! The integration tests: the built binary against real tokens, databases and clients.
+//!
+//! `make test` installs the tools they run; a test whose tool is missing fails and says so.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod support;
+
+mod command_line;
+mod control_experiment;
+mod faults;
+mod imports;
+mod interop;
+mod layers;
+mod lint;
+mod presign;
+mod serving;
