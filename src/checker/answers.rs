@@ -112,6 +112,13 @@ impl Check<'_> {
         }
         let etag = text("etag");
         self.book.hold(rules::ETAG, question, etag.starts_with('"'), etag.clone());
+        let digest = HashAlgorithm::Sha256.digest(&reply.body);
+        let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+        if etag.trim_matches('"').eq_ignore_ascii_case(&digest) {
+            self.book.hold(rules::ETAG_DIGEST, question, true, "SHA-256");
+        } else {
+            self.book.skip(rules::ETAG_DIGEST, question, "another tag will do");
+        }
         let expires = text("expires");
         let is = next_update.is_some_and(|time| date(time) == expires);
         self.book.hold(rules::EXPIRES, question, is, expires);

@@ -20,7 +20,7 @@ macro_rules! rules {
 }
 
 rules! {
-    BOTH_METHODS = "B1", "GET and POST are answered", "RFC 6960 A.1, BR 4.9.10";
+    BOTH_METHODS = "B1", "GET and POST are answered", "RFC 6960 A.1, BR 4.9.9";
     DER = "C2", "every answer is an OCSPResponse in DER", "RFC 6960 4.2.1";
     HASHES = "C7", "questions with SHA-1 and with SHA-256 are answered", "RFC 9919 3.1.1";
     ECHOED = "C8", "the CertID asked for is the one answered, hash included", "RFC 6960 4.2.1";
@@ -38,19 +38,20 @@ rules! {
     TIMES = "C16", "thisUpdate ≤ producedAt ≤ now", "RFC 6960 2.4";
     IN_FORCE = "C17", "producedAt lies in the certificate's validity", "RFC 6960 2.2";
     SAME_TIMES = "L10", "producedAt is thisUpdate", "RFC 9919 5 (both readings)";
-    VALIDITY = "B2", "the validity is from 8 hours to 10 days", "BR 4.9.10";
+    VALIDITY = "B2", "the validity is from 8 hours to 10 days", "BR 4.9.9";
     MICROSOFT = "B4", "the validity is at most 7 days", "Microsoft root programme";
-    OUTLIVED = "B5", "no certificate in certs ends before nextUpdate", "BR 4.9.10";
+    OUTLIVED = "B5", "no certificate in certs ends before nextUpdate", "BR 4.9.9";
     CONTENT_TYPE = "L9", "Content-Type is application/ocsp-response", "RFC 6960 A.2";
     CONTENT_LENGTH = "L9", "Content-Length is the answer's", "RFC 9919 5";
     DATE = "L9", "Date is there", "RFC 9919 5";
     CACHE_CONTROL = "L9", "Cache-Control has max-age, public, no-transform, must-revalidate", "RFC 9919 5";
     ETAG = "L9", "ETag is strong", "RFC 9919 5";
+    ETAG_DIGEST = "L9", "ETag is the answer's SHA-256", "RFC 9919 5 (SHOULD)";
     EXPIRES = "L9", "Expires is nextUpdate", "RFC 9919 5";
     LAST_MODIFIED = "L9", "Last-Modified is when the answer was made", "RFC 9919 5";
     MAX_AGE = "L11", "max-age ends before nextUpdate", "RFC 9919 5";
     GMT = "H8", "the dates in headers end in GMT", "RFC 9110 5.6.7";
-    UNASSIGNED = "B7", "a random serial number is never good", "BR 4.9.10";
+    UNASSIGNED = "B7", "a random serial number is never good", "BR 4.9.9";
     NO_RECORD = "L7", "no record is answered unauthorized", "RFC 9919 3.2.3";
     NEVER_ISSUED = "C20", "revoked for never issued: on hold since 1970, extended-revoke", "RFC 6960 2.2, 4.4.8";
     HOLD = "B8", "nothing is on hold", "BR 4.9.13";

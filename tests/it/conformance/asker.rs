@@ -19,7 +19,12 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(site: &Site) -> Self {
-        Self { issuer: Issuer::new(certificate(&site.ca.certificate())), port: site.ocsp }
+        Self::at(site, site.ocsp)
+    }
+
+    /// Asks by way of another port.
+    pub(super) fn at(site: &Site, port: u16) -> Self {
+        Self { issuer: Issuer::new(certificate(&site.ca.certificate())), port }
     }
 
     pub(super) fn cert_id(&self, hash: HashAlgorithm, serial: Serial) -> CertId {

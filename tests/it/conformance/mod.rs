@@ -5,6 +5,7 @@ mod asker;
 mod checker;
 mod flood;
 mod live;
+mod proxied;
 mod stored;
 mod table;
 mod unassigned;

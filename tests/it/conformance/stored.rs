@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use goodstanding::clock::{Clock, SystemClock};
-use goodstanding::ocsp::{HashAlgorithm, Received, ResponderId, tlv};
+use goodstanding::ocsp::{CertStatus, CrlReason, HashAlgorithm, Received, ResponderId, tlv};
 
 use super::asker::{Asker, certificate, extension, serial, written};
 use crate::support::ca::KeyKind;
+use crate::support::eventually;
 use crate::support::server::Server;
-use crate::support::site::Site;
+use crate::support::site::{ISSUER, Site};
 
 /// Asks about the good and the revoked certificate of a new site with either hash.
 fn stored_answers(kind: KeyKind, configure: impl FnOnce(&Site), check: impl Fn(&Site, &Asker, &Received)) {
@@ -108,6 +109,30 @@ fn ecdsa_signs_with_sha256_under_the_exact_identifier() {
             assert_eq!(received.signature_algorithm, b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02");
         },
     );
+}
+
+/// C27.
+#[test]
+fn one_command_has_every_certificate_of_a_compromised_ca_answered_revoked() {
+    let site = Site::new(KeyKind::P256);
+    let pair = site.good_and_revoked();
+    let _server = Server::start(&site);
+    let asker = Asker::new(&site);
+    let status = |leaf| {
+        let cert_id = asker.cert_id(HashAlgorithm::Sha256, serial(leaf));
+        asker.answer(std::slice::from_ref(&cert_id), None).single(&cert_id).unwrap().status
+    };
+    assert_eq!(status(&pair.good), CertStatus::Good);
+    let before = status(&pair.revoked);
+    let all = ["revoke", "--issuer", ISSUER, "--all", "--reason", "CACompromise"];
+    assert_eq!(site.json(&all), serde_json::json!({ "revoked": 1, "before": 1 }));
+    let seen = eventually("the revocation", Duration::from_secs(5), || match status(&pair.good) {
+        CertStatus::Revoked(revocation) => Some(revocation),
+        _ => None,
+    });
+    assert_eq!(seen.0.reason, Some(CrlReason::CaCompromise));
+    assert_eq!(status(&pair.revoked), before, "an earlier revocation stays as it was");
+    assert_eq!(site.json(&all), serde_json::json!({ "revoked": 0, "before": 2 }), "nothing more to do");
 }
 
 /// C24, C25, L1: what a request may carry besides, and the answer is the stored one all the same.

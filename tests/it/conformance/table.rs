@@ -8,12 +8,11 @@ use std::path::Path;
 use crate::support::site::root;
 
 /// Lines that nothing shows yet, and why.
-const OPEN: [(&str, &str); 9] = [
+const OPEN: [(&str, &str); 8] = [
     ("B10", "sub-CA certificates have no validity of their own yet"),
     ("B6", "registration through the control API is still to come"),
     ("C22", "no answer carries a CrlID yet"),
     ("C23", "no history is served: expired certificates are answered unauthorized (L7)"),
-    ("C27", "there is no switch yet"),
     ("S1", "the issuance limiter is still to come"),
     ("S3", "the issuance limiter is still to come"),
     ("S5", "the capacity guard is still to come"),
