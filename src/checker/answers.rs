@@ -94,7 +94,7 @@ impl Check<'_> {
         self.book.hold(rules::CONTENT_LENGTH, question, is, if is { "exact".to_owned() } else { length });
     }
 
-    /// What makes an answer cacheable (RFC 9919 section 5).
+    /// What makes an answer cacheable (RFC 9919 sections 6 and 7.2).
     fn caching(&mut self, question: &str, reply: &Reply, received: &Received) {
         let text = |name: &str| reply.header(name).unwrap_or("none").to_owned();
         let next_update = received.responses.first().and_then(|single| single.next_update);
@@ -158,6 +158,8 @@ impl Check<'_> {
                 let warnings: Vec<_> = delegation.warnings().iter().map(ToString::to_string).collect();
                 if !delegation.is_delegated() {
                     self.book.skip(rules::DELEGATE, question, "the CA itself signs");
+                } else if self.preset == Preset::Private && !warnings.is_empty() {
+                    self.book.skip(rules::DELEGATE, question, warnings.join("; "));
                 } else {
                     let seen = if warnings.is_empty() { "none bent".to_owned() } else { warnings.join("; ") };
                     self.book.hold(rules::DELEGATE, question, warnings.is_empty(), seen);
@@ -185,18 +187,28 @@ impl Check<'_> {
         let book = &mut self.book;
         match received.responder_id {
             ResponderId::ByKey(_) => book.hold(rules::BY_KEY, question, true, "by key"),
-            ResponderId::ByName(_) => book.skip(rules::BY_KEY, question, "by name, as RFC 6960 4.2.1 allows"),
+            ResponderId::ByName(_) => {
+                book.skip(rules::BY_KEY, question, "by name, as RFC 9919 3.2.2 lets older responders do")
+            }
         }
         let none = received.extensions.is_empty();
         let seen = if none { "none".to_owned() } else { received.extensions.join(", ") };
-        book.hold(rules::NO_EXTENSIONS, question, none, seen);
+        if none {
+            book.hold(rules::NO_EXTENSIONS, question, true, seen);
+        } else {
+            book.skip(rules::NO_EXTENSIONS, question, seen);
+        }
         let serial = self.certificate.serial();
         let one_or_pair = received.responses.iter().enumerate().all(|(at, single)| {
             let earlier = &received.responses[..at];
             single.cert_id.serial == serial
                 && earlier.iter().all(|each| each.cert_id.hash != single.cert_id.hash)
         });
-        book.hold(rules::ONE_OR_PAIR, question, one_or_pair, count);
+        if one_or_pair {
+            book.hold(rules::ONE_OR_PAIR, question, true, count);
+        } else {
+            book.skip(rules::ONE_OR_PAIR, question, format!("{count}, of other certificates too"));
+        }
         let reason_code =
             received.responses.iter().any(|each| each.extensions.iter().any(|oid| oid == "2.5.29.21"));
         book.hold(

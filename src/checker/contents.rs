@@ -110,7 +110,11 @@ impl Check<'_> {
         let directives = reply.directives();
         let kept_out = directives.iter().any(|each| ["no-cache", "no-store"].contains(each));
         let seen = reply.header("cache-control").unwrap_or("no Cache-Control");
-        self.book.hold(rules::NO_CACHE, "GET, an error", kept_out, seen);
+        if kept_out {
+            self.book.hold(rules::NO_CACHE, "GET, an error", true, seen);
+        } else {
+            self.book.skip(rules::NO_CACHE, "GET, an error", seen);
+        }
     }
 
     /// Variants of the request itself.
@@ -234,7 +238,7 @@ impl Check<'_> {
                     Err(error) => self.book.hold(rules::NONCE_ECHOED, &question, false, error),
                     Ok(_) => match echoed {
                         None => {
-                            let why = "answered without it, as RFC 9919 3.1.1 allows";
+                            let why = "answered without it, as RFC 9919 3.2.1 allows";
                             self.book.skip(rules::NONCE_ECHOED, &question, why);
                         }
                         Some(echoed) => {

@@ -10,7 +10,7 @@ use super::requests::{self, NOBODYS, Parameters};
 use super::{Check, Seen, rules};
 use crate::ocsp::{CertId, HashAlgorithm};
 
-/// A request whose base64 has this many characters at the least (RFC 9919 section 5).
+/// A request whose base64 has this many characters at the least (H1).
 const LONG: usize = 2_048;
 
 impl Check<'_> {
