@@ -72,6 +72,7 @@ impl Check<'_> {
         match status {
             Some(CertStatus::Good) => self.book.hold(rules::NO_RECORD, question, false, told),
             Some(_) => self.book.skip(rules::NO_RECORD, question, format!("{told}, as RFC 6960 2.2 allows")),
+            None if told == "tryLater" => self.book.skip(rules::NO_RECORD, question, told),
             None => self.book.hold(rules::NO_RECORD, question, told == "unauthorized", told),
         }
         match (status, &seen) {

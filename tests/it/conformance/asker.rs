@@ -1,15 +1,21 @@
 //! Questions to a running server, written octet by octet where a client would not.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use goodstanding::ocsp::{CertId, Certificate, HashAlgorithm, Issuer, Received, Serial, request, tlv};
 
 use crate::support::ca::Leaf;
+use crate::support::eventually;
 use crate::support::http::{self, Reply};
 use crate::support::site::Site;
 
 /// unauthorized.
 pub(super) const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
+
+/// tryLater.
+const TRY_LATER: &[u8] = &[0x30, 3, 0x0a, 1, 3];
 
 /// Asks a site's server about its authority's certificates.
 pub(super) struct Asker {
@@ -25,6 +31,15 @@ impl Asker {
     /// Asks by way of another port.
     pub(super) fn at(site: &Site, port: u16) -> Self {
         Self { issuer: Issuer::new(certificate(&site.ca.certificate())), port }
+    }
+
+    /// Waits until the token signs: the server is ready as soon as what is stored can be served.
+    pub(super) fn until_live(self, known: Serial) -> Self {
+        let asked = request::encode(&[self.cert_id(HashAlgorithm::Sha512, known)], None).unwrap();
+        eventually("a live answer", Duration::from_secs(20), || {
+            (self.post(&asked).body != TRY_LATER).then_some(())
+        });
+        self
     }
 
     pub(super) fn cert_id(&self, hash: HashAlgorithm, serial: Serial) -> CertId {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::asker::{Asker, serial};
 use crate::control_experiment::OpenSslResponder;
 use crate::support::ca::{KeyKind, Leaf, TestCa, utf8};
 use crate::support::command::run;
@@ -34,6 +35,7 @@ fn finds_no_failure(preset: &str, changes: &[(&str, &str)], not_applicable: &[&s
     site.configure(&text);
     let pair = site.good_and_revoked();
     let _server = Server::start(&site);
+    Asker::new(&site).until_live(serial(&pair.good));
     for (leaf, status) in [(&pair.good, "good"), (&pair.revoked, "revoked")] {
         let (report, code) = check(&site, &site.url(), &site.ca, leaf, preset);
         let failed: Vec<&Value> =

@@ -114,7 +114,7 @@ fn a_flood_costs_the_token_no_more_than_the_budget_and_stored_answers_keep_flowi
     );
     let pair = site.good_and_revoked();
     let _server = Server::start(&site);
-    let asker = Asker::new(&site);
+    let asker = Asker::new(&site).until_live(serial(&pair.good));
     let cert_id = asker.cert_id(HashAlgorithm::Sha1, serial(&pair.good));
     let stored = request::encode(std::slice::from_ref(&cert_id), None).unwrap();
     let expected = asker.post(&stored).body;

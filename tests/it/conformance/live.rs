@@ -12,7 +12,7 @@ fn serving(nonce: &str, check: impl FnOnce(&Asker, &Pair)) {
     site.reconfigure("[control]", &format!("nonce = \"{nonce}\"\n[control]"));
     let pair = site.good_and_revoked();
     let _server = Server::start(&site);
-    check(&Asker::new(&site), &pair);
+    check(&Asker::new(&site).until_live(serial(&pair.good)), &pair);
 }
 
 /// N1, N2, N3, N4, N5: nonces are on.

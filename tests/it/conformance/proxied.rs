@@ -106,7 +106,7 @@ fn a_shared_cache_keeps_stored_answers_and_nothing_else() {
     let pair = site.good_and_revoked();
     let _server = Server::start(&site);
     let proxy = Proxy::start(&site);
-    let cached = Asker::at(&site, proxy.cache);
+    let cached = Asker::at(&site, proxy.cache).until_live(serial(&pair.good));
     let cert_id = cached.cert_id(HashAlgorithm::Sha256, serial(&pair.good));
     let twice = |asked: &[u8]| [(); 2].map(|()| cached.get(asked));
 

@@ -18,7 +18,7 @@ fn with_setting(setting: &str, check: impl FnOnce(&Asker)) {
     });
     let pair = site.good_and_revoked();
     let _server = Server::start(&site);
-    let asker = Asker::new(&site);
+    let asker = Asker::new(&site).until_live(serial(&pair.good));
     let known = asker.cert_id(HashAlgorithm::Sha1, serial(&pair.good));
     let status = asker.answer(std::slice::from_ref(&known), None).single(&known).unwrap().status;
     assert_eq!(status, CertStatus::Good, "what is on record is answered");
