@@ -79,6 +79,14 @@ pub async fn serve(
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
+    if settings.credentials_file.is_some() {
+        tracing::warn!(
+            "control.credentials_file has no effect yet: the control listener has no API that needs credentials"
+        );
+    }
+    if settings.limits_profile.is_some() {
+        tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
+    }
     let running = Arc::new(Running::new(Arc::clone(&app), roles.clone()).await?);
     let stats = Arc::new(KeeperStats::default());
     let mut metrics = Metrics::new();
