@@ -31,7 +31,7 @@ impl Progress {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
                 // Where the terminal cannot be written to there is nobody to tell.
-                drop(write!(out, "{:.0}/s", state.per_sec()));
+                let _ = write!(out, "{:.0}/s", state.per_sec());
             }));
             bar.set_message(what);
             bar
