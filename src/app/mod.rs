@@ -5,6 +5,7 @@ mod metrics;
 pub mod serve;
 pub mod settings;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,8 +300,8 @@ impl App {
         Ok(problems)
     }
 
-    /// Every installed responder, the configured ones of an issuer first and in the configured
-    /// order.
+    /// Every installed responder, the configured ones first and in the configured order, then those
+    /// installed last.
     ///
     /// # Errors
     /// [`AppError::Store`], [`AppError::Certificate`].
@@ -319,7 +320,8 @@ impl App {
             let delegation = Delegation::check(&issuer.issuer, certificate.clone(), self.clock.now());
             responders.push(KnownResponder { record, issuer, certificate, delegation });
         }
-        responders.sort_by_key(|responder| (self.preference(responder), responder.record.number));
+        // Of several certificates for one key, the one installed last signs.
+        responders.sort_by_key(|responder| (self.preference(responder), Reverse(responder.record.number)));
         Ok(responders)
     }
 
@@ -346,15 +348,20 @@ impl App {
     }
 
     /// Makes the installed responders ready to sign: their tokens are started and their keys found
-    /// and tried. Returns what is wrong with those that are not.
+    /// and tried, unless they are among those `ready` already. Returns what is wrong with those that
+    /// are not.
     ///
     /// # Errors
     /// As [`App::responders`].
-    pub async fn identities(&self) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
+    pub async fn identities(
+        &self,
+        ready: &[Arc<Identity>],
+    ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let mut identities = Vec::new();
         let mut problems = Vec::new();
         for responder in self.responders().await? {
-            match self.identity(&responder).await {
+            let known = ready.iter().find(|identity| identity.responder == responder.record.number);
+            match self.identity(&responder, known).await {
                 Ok(identity) => identities.push(identity),
                 Err(error) => problems.push(error),
             }
@@ -362,7 +369,11 @@ impl App {
         Ok((identities, problems))
     }
 
-    async fn identity(&self, responder: &KnownResponder) -> Result<Identity, AppError> {
+    async fn identity(
+        &self,
+        responder: &KnownResponder,
+        known: Option<&Arc<Identity>>,
+    ) -> Result<Identity, AppError> {
         let new = &responder.record.responder;
         let name = &responder.issuer.record.name;
         if let Err(error) = &responder.delegation {
@@ -371,10 +382,21 @@ impl App {
             return Err(AppError::Delegation { issuer: name.clone(), certificate, error: error.clone() });
         }
         let frame = frame(responder)?;
-        let key: KeyReference = new.key.parse().map_err(|error| record_error(responder, error))?;
-        let signer = self.signer(&new.token).await?;
-        let key =
-            signer.prepare_key(key, frame.algorithm, responder.certificate.public_key().to_vec()).await?;
+        let reference: KeyReference = new.key.parse().map_err(|error| record_error(responder, error))?;
+        let same = |known: &&Arc<Identity>| {
+            known.signer.token() == new.token
+                && *known.key.reference() == reference
+                && known.key.algorithm() == frame.algorithm
+        };
+        let (signer, key) = match known.filter(same) {
+            Some(known) => (known.signer.clone(), known.key.clone()),
+            None => {
+                let signer = self.signer(&new.token).await?;
+                let public_key = responder.certificate.public_key().to_vec();
+                let key = signer.prepare_key(reference, frame.algorithm, public_key).await?;
+                (signer, key)
+            }
+        };
         let certificate = &responder.certificate;
         Ok(Identity {
             issuer: Arc::clone(&responder.issuer.issuer),

@@ -13,7 +13,7 @@ use super::{App, AppError};
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats};
 use crate::presign::pipeline::{self, Pipeline};
-use crate::responder::live::{self, LiveSigner};
+use crate::responder::live::LiveSigner;
 use crate::responder::{IssuerDirectory, Responder};
 use crate::server::control::{self, Check, Control};
 use crate::server::ocsp::{Endpoint, EndpointMetrics};
@@ -159,8 +159,7 @@ impl Running {
         let settings = app.settings();
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
-        let live =
-            LiveSigner::new(Arc::clone(&identities), Arc::clone(&app.clock), live::Settings::default());
+        let live = LiveSigner::new(Arc::clone(&identities), Arc::clone(&app.clock), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
         let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
@@ -253,7 +252,7 @@ impl Running {
         if !self.roles.contains(&Role::Signer) {
             return Ok(Vec::new());
         }
-        let (identities, problems) = self.app.identities().await?;
+        let (identities, problems) = self.app.identities(&self.identities.all()).await?;
         self.identities.replace(identities);
         self.signers.store(Arc::new(
             self.app.running_signers().await.into_iter().map(|(_, signer)| signer).collect(),
@@ -274,6 +273,7 @@ impl Running {
         let fixed = [
             ("store.url", old.store_url == settings.store_url),
             ("ocsp (listen, paths, max_connections, drain)", old.endpoint == settings.endpoint),
+            ("ocsp (live_rate, live_in_flight)", old.live == settings.live),
             ("control.listen", old.control == settings.control),
             ("[[token]]", old.tokens == settings.tokens),
         ];

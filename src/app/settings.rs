@@ -17,6 +17,8 @@ pub struct Settings {
     pub endpoint: server::ocsp::Settings,
     /// How requests are answered.
     pub responder: responder::Settings,
+    /// How much is signed live.
+    pub live: responder::live::Settings,
     /// How answers name their signer.
     pub responder_id: ResponderIdForm,
     /// Where the control listener stands.
@@ -100,6 +102,7 @@ impl Default for Settings {
                 unknown_serial: UnknownSerial::Unauthorized,
                 nonce: NoncePolicy::Ignore,
             },
+            live: responder::live::Settings::default(),
             responder_id: ResponderIdForm::ByKey,
             control: server::control::Settings::default(),
             credentials_file: None,

@@ -104,6 +104,8 @@ fn document(settings: &Settings) -> Value {
             "paths": endpoint.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "unknown_serial": settings.responder.unknown_serial.to_string(),
             "nonce": settings.responder.nonce.to_string(),
+            "live_rate": settings.live.per_second,
+            "live_in_flight": settings.live.in_flight,
             "responder_id": settings.responder_id.to_string(),
             "max_connections": endpoint.max_connections,
             "drain": span(endpoint.drain),

@@ -201,7 +201,7 @@ async fn test(context: &Context, app: &App) -> anyhow::Result<Outcome> {
         });
     }
     // Making a responder ready finds its key, signs with it and verifies with the certificate.
-    let (identities, problems) = app.identities().await?;
+    let (identities, problems) = app.identities(&[]).await?;
     let names = app.issuers().await?;
     for identity in identities {
         let watch = Stopwatch::start();

@@ -71,7 +71,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
 
     let mut report = Report::default();
     if !plan.keys.is_empty() {
-        let (identities, problems) = app.identities().await?;
+        let (identities, problems) = app.identities(&[]).await?;
         let wanted = |id| issuer.is_none_or(|issuer| issuer == id);
         if !identities.iter().any(|identity| wanted(identity.issuer_id)) {
             return Err(no_responder(problems));

@@ -119,6 +119,11 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     let unknown_serial = ocsp.string("unknown_serial", problems).map(|(_, span)| span);
     set(&mut settings.responder.unknown_serial, ocsp.parsed::<UnknownSerial>("unknown_serial", problems));
     set(&mut settings.responder.nonce, ocsp.parsed::<NoncePolicy>("nonce", problems));
+    set(&mut settings.live.per_second, ocsp.integer("live_rate", 1..1_000_001, problems).map(|n| n as u32));
+    set(
+        &mut settings.live.in_flight,
+        ocsp.integer("live_in_flight", 1..100_001, problems).map(|n| n as usize),
+    );
     set(&mut settings.responder_id, ocsp.parsed::<ResponderIdForm>("responder_id", problems));
     set(
         &mut settings.endpoint.max_connections,

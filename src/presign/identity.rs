@@ -53,7 +53,7 @@ pub struct Draft {
 }
 
 /// What an answer is to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Asked {
     /// The certificates in order, each with its status.
     pub statuses: Vec<(CertId, CertStatus)>,

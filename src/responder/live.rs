@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
+use super::gate::{Gate, Limits, Refused};
 use super::{Answer, Outcome};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::response;
 use crate::presign::identity::{Asked, Identities};
 use crate::signer::SignError;
 use crate::store::IssuerId;
 
-/// How much live signing is let through.
+/// How much live signing is let through. A request beyond it gets the best stored answer where that
+/// is allowed, else tryLater: a flood of nonces or random serial numbers costs the token no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Live signatures under way at once. A request beyond that is answered tryLater, so a flood
-    /// of nonces costs the token at most this many places in its queue.
+    /// Live signatures under way at once: places that they take in the token's queue.
     pub in_flight: usize,
+    /// Live signatures a second.
+    pub per_second: u32,
     /// How long a client is kept waiting for its signature before tryLater.
     pub patience: Duration,
     /// How long a live answer is good for. It is made for one client, which asks again when it
@@ -28,7 +29,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { in_flight: 64, patience: Duration::from_secs(4), validity: Duration::from_secs(8 * 3_600) }
+        Self {
+            in_flight: 64,
+            per_second: 100,
+            patience: Duration::from_secs(4),
+            validity: Duration::from_secs(8 * 3_600),
+        }
     }
 }
 
@@ -38,15 +44,15 @@ pub struct LiveSigner {
     identities: Arc<Identities>,
     clock: SharedClock,
     settings: Settings,
-    places: Semaphore,
+    gate: Gate<(IssuerId, Asked), Result<Answer, Arc<LiveError>>>,
 }
 
 /// Why there is no live answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// Too much live signing is under way.
-    #[error("{0} live signatures are under way already")]
-    Busy(usize),
+    /// It was not let through.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// No responder of the issuer is in force.
     #[error("no responder certificate of the issuer is in force")]
     NoResponder,
@@ -65,19 +71,30 @@ impl LiveSigner {
     /// Signs with these identities.
     #[must_use]
     pub fn new(identities: Arc<Identities>, clock: SharedClock, settings: Settings) -> Self {
-        Self { identities, clock, settings, places: Semaphore::new(settings.in_flight) }
+        let limits = Limits { in_flight: settings.in_flight, per_second: settings.per_second };
+        Self { identities, clock, settings, gate: Gate::new(limits) }
     }
 
-    /// Signs one answer.
+    /// Signs one answer. The same question asked while it is signed gets the same answer.
     ///
     /// # Errors
     /// [`LiveError`]; the client is answered tryLater.
-    pub async fn answer(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
-        let _place = self.places.try_acquire().map_err(|_| LiveError::Busy(self.settings.in_flight))?;
+    pub async fn answer(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, Arc<LiveError>> {
+        let key = (issuer, asked.clone());
+        match self.gate.pass(key, || self.sign(issuer, asked)).await {
+            Ok(answer) => answer,
+            Err(refused) => Err(Arc::new(refused.into())),
+        }
+    }
+
+    async fn sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, Arc<LiveError>> {
+        self.try_sign(issuer, asked).await.map_err(Arc::new)
+    }
+
+    async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
         let now = self.clock.now();
         let identity = self.identities.for_issuer(issuer, now).ok_or(LiveError::NoResponder)?;
-        let next_update =
-            crate::clock::UnixTime(now.plus(self.settings.validity).0 - 1).min(identity.not_after);
+        let next_update = UnixTime(now.plus(self.settings.validity).0 - 1).min(identity.not_after);
         let draft = identity.draft_for(asked, next_update, now)?;
         let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft))
             .await

@@ -1,6 +1,7 @@
 //! Answers an OCSP request: filter, shelf, live signing, error.
 
 mod engine;
+mod gate;
 mod issuers;
 pub mod live;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 pub use self::engine::{Responder, Settings};
+pub use self::gate::Refused;
 pub use self::issuers::IssuerDirectory;
 use crate::clock::UnixTime;
 

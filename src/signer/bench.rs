@@ -418,27 +418,4 @@ mod tests {
             assert_eq!(list_keys(&place.settings()).unwrap().len(), 1);
         });
     }
-
-    /// Prints what a release build reaches: `cargo test --release --lib measured -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "takes a minute, and tells something in a release build on a quiet machine only"]
-    fn the_measured_share_of_the_raw_rate() {
-        with_token(test_name!(), |place| {
-            let plan = Plan {
-                subjects: vec![Subject::Fresh(KeyAlgorithm::P256), Subject::Fresh(KeyAlgorithm::Rsa2048)],
-                algorithm: None,
-                sessions: vec![1, 2, 4],
-                slices: 5,
-                slice: Duration::from_millis(700),
-            };
-            let rows = block_on(run(&place.settings(), &plan, |_| {})).unwrap();
-            let mut report = String::new();
-            for row in &rows {
-                use std::fmt::Write;
-                writeln!(report, "{} {:.3} {row:?}", row.key, row.ratio()).unwrap();
-                assert!(row.ratio() > 0.5, "{row:?}");
-            }
-            println!("{report}");
-        });
-    }
 }

@@ -65,7 +65,7 @@ pub(crate) fn with_token_and(
     let made = Command::new(&script).arg(folder.path()).arg(LABEL).output().unwrap();
     assert!(made.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&made.stderr));
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--include-ignored"])
+        .args([name, "--exact", "--nocapture"])
         .env(INSIDE, folder.path())
         .env("SOFTHSM2_CONF", folder.path().join("softhsm2.conf"))
         .envs(environment(folder.path()))

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED,
+    RETRY_AFTER,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
@@ -28,6 +29,8 @@ const TRY_LATER: &[u8] = &[0x30, 0x03, 0x0a, 0x01, 0x03];
 const OCSP_RESPONSE: HeaderValue = HeaderValue::from_static("application/ocsp-response");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// Seconds after which tryLater may have passed: the live budget is refilled, the token mended.
+const SOON: HeaderValue = HeaderValue::from_static("5");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
@@ -214,6 +217,9 @@ fn write_answer<R>(
         let signed = matches!(answer.outcome, Outcome::Stored | Outcome::Live);
         // N5: made for one client, or L12: an error.
         headers.insert(CACHE_CONTROL, if signed { NO_STORE } else { NO_CACHE });
+        if answer.outcome == Outcome::TryLater {
+            headers.insert(RETRY_AFTER, SOON);
+        }
         return (StatusCode::OK, answer.body);
     };
     let cache = CacheHeaders::new(&facts, shared.clock.now());
