@@ -40,7 +40,7 @@ pub enum CrlError {
         /// Why.
         source: PemError,
     },
-    /// More than [`OCTETS_MAX`].
+    /// More than `OCTETS_MAX`.
     #[error("larger than {OCTETS_MAX} octets")]
     TooLarge,
     /// Not the structure of a CRL.

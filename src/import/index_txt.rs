@@ -70,7 +70,7 @@ pub enum LineError {
     /// A reason that revokes nothing.
     #[error("the reason removeFromCRL revokes nothing")]
     Removal,
-    /// Beyond [`LINE_MAX`].
+    /// Beyond `LINE_MAX`.
     #[error("the line is longer than {LINE_MAX} octets")]
     TooLong,
 }
