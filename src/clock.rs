@@ -69,7 +69,7 @@ impl<Tz: chrono::TimeZone> From<DateTime<Tz>> for UnixTime {
 }
 
 /// Where the time comes from.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall clock, cut to whole seconds.
     fn now(&self) -> UnixTime;
 }

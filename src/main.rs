@@ -1,3 +1,7 @@
-//! The `goodstanding` command.
+//! The `goodstanding` command: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    goodstanding::cli::main()
+}

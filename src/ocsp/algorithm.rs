@@ -45,6 +45,17 @@ impl HashAlgorithm {
         }
     }
 
+    /// The content octets of the object identifier in DER.
+    #[must_use]
+    pub const fn oid_content(self) -> &'static [u8] {
+        match self {
+            Self::Sha1 => b"\x2b\x0e\x03\x02\x1a",
+            Self::Sha256 => b"\x60\x86\x48\x01\x65\x03\x04\x02\x01",
+            Self::Sha384 => b"\x60\x86\x48\x01\x65\x03\x04\x02\x02",
+            Self::Sha512 => b"\x60\x86\x48\x01\x65\x03\x04\x02\x03",
+        }
+    }
+
     /// The hash with these arcs.
     #[must_use]
     pub fn from_oid(arcs: &[u32]) -> Option<Self> {
@@ -307,6 +318,8 @@ mod tests {
             assert_eq!(hash.name().parse::<HashAlgorithm>().unwrap(), hash);
             assert_eq!(HashAlgorithm::from_oid(hash.oid()), Some(hash));
             assert_eq!(hash.digest(b"abc").len(), hash.length());
+            let oid = rasn::types::ObjectIdentifier::new(hash.oid()).unwrap();
+            assert_eq!(rasn::der::encode(&oid).unwrap()[2..], *hash.oid_content());
         }
         assert_eq!("SHA-256".parse::<HashAlgorithm>().unwrap(), HashAlgorithm::Sha256);
         for key in KeyAlgorithm::ALL {

@@ -236,6 +236,7 @@ mod tests {
                 produced_at: single.this_update,
                 responses: vec![single.clone()],
                 nonce: Some(vec![3; 16].into()),
+                extended_revoke: false,
             };
             let data = data.encode().unwrap();
             let signature = key.sign(&data).unwrap();

@@ -106,6 +106,9 @@ pub struct ResponseData {
     pub responses: Vec<SingleResponse>,
     /// The nonce to echo; none in an answer that is stored (L3).
     pub nonce: Option<OctetString>,
+    /// Whether to say that "revoked" is also the answer for serial numbers that were never issued
+    /// (RFC 6960 section 4.4.8).
+    pub extended_revoke: bool,
 }
 
 /// The answer cannot be encoded or read.
@@ -179,23 +182,44 @@ impl ResponseData {
                 rasn::der::decode::<Name>(name).map_err(|error| ResponseError::Encode(error.to_string()))?,
             ),
         };
-        let nonce = self.nonce.as_ref().map(|nonce| {
-            Extensions::from(vec![Extension {
-                extn_id: ObjectIdentifier::new_unchecked(request::NONCE.into()),
-                critical: false,
-                extn_value: tlv::value(tlv::OCTET_STRING, &[nonce]).into(),
-            }])
-        });
+        let extension = |oid: &'static [u32], value: Vec<u8>| Extension {
+            extn_id: ObjectIdentifier::new_unchecked(oid.into()),
+            critical: false,
+            extn_value: value.into(),
+        };
+        let nonce = self
+            .nonce
+            .as_ref()
+            .map(|nonce| extension(request::NONCE, tlv::value(tlv::OCTET_STRING, &[nonce])));
+        let extended = self.extended_revoke.then(|| extension(EXTENDED_REVOKE, vec![tlv::NULL, 0]));
+        let extensions: Vec<Extension> = nonce.into_iter().chain(extended).collect();
         let data = rasn_ocsp::ResponseData {
             version: rasn::types::Integer::ZERO,
             responder_id,
             produced_at: generalized(self.produced_at),
             responses: self.responses.iter().map(SingleResponse::to_rasn).collect(),
-            response_extensions: nonce,
+            response_extensions: (!extensions.is_empty()).then(|| Extensions::from(extensions)),
         };
         rasn::der::encode(&data).map_err(|error| ResponseError::Encode(error.to_string()))
     }
 }
+
+/// The hashes of the CertIDs in a ResponseData, in order; nothing where it is none.
+pub fn cert_id_hashes(response_data: &[u8]) -> impl Iterator<Item = HashAlgorithm> {
+    let mut fields = tlv::Reader::new(tlv::only(response_data, tlv::SEQUENCE).unwrap_or_default());
+    // version and responderID are tagged by context, producedAt is a GeneralizedTime.
+    let responses = fields.find(|field| field.tag == tlv::SEQUENCE);
+    let responses = tlv::Reader::new(responses.map_or(&[][..], |responses| responses.content));
+    responses.filter_map(|single| {
+        let cert_id = tlv::Reader::new(single.content).expect(tlv::SEQUENCE)?;
+        let algorithm = tlv::Reader::new(cert_id.content).expect(tlv::SEQUENCE)?;
+        let oid = tlv::Reader::new(algorithm.content).expect(tlv::OBJECT_IDENTIFIER)?;
+        HashAlgorithm::ALL.into_iter().find(|hash| hash.oid_content() == oid.content)
+    })
+}
+
+/// id-pkix-ocsp-extended-revoke.
+pub(super) const EXTENDED_REVOKE: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 9];
 
 /// `SEQUENCE { ENUMERATED successful }` up to the length of responseBytes is written per answer;
 /// this is id-pkix-ocsp-basic, whole.
@@ -266,6 +290,7 @@ mod tests {
             produced_at: UnixTime(1_795_315_054),
             responses: vec![single(HashAlgorithm::Sha1, status), single(HashAlgorithm::Sha256, status)],
             nonce: None,
+            extended_revoke: false,
         }
     }
 
@@ -318,6 +343,23 @@ mod tests {
         };
         assert_eq!(with(Some(CrlReason::Unspecified)), with(None));
         assert_ne!(with(Some(CrlReason::Superseded)), with(None));
+    }
+
+    #[test]
+    fn the_hashes_of_an_answer_are_found_in_its_octets() {
+        let hashes: Vec<_> = cert_id_hashes(&data(CertStatus::Good).encode().unwrap()).collect();
+        assert_eq!(hashes, [HashAlgorithm::Sha1, HashAlgorithm::Sha256]);
+        assert_eq!(cert_id_hashes(&[0x30, 0]).count(), 0);
+    }
+
+    /// C21.
+    #[test]
+    fn extended_revoke_is_a_null_that_is_not_critical() {
+        let mut data = data(CertStatus::Good);
+        data.extended_revoke = true;
+        let der = data.encode().unwrap();
+        let extension = b"\x30\x0f\x06\x09\x2b\x06\x01\x05\x05\x07\x30\x01\x09\x04\x02\x05\x00";
+        assert!(der.windows(extension.len()).any(|window| window == extension));
     }
 
     /// N2.

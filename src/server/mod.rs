@@ -1,1 +1,5 @@
-//! The sockets: public OCSP endpoint and control listener.
+//! The edges that speak HTTP: the public OCSP endpoint and the control listener, on sockets of their own.
+
+pub mod control;
+pub mod listen;
+pub mod ocsp;

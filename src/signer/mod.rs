@@ -1,1 +1,49 @@
-//! Signing through PKCS#11.
+//! Signing through PKCS#11: everything that touches the HSM.
+//!
+//! A [`Signer`] owns one token: a bounded queue, session threads that each keep one session for life,
+//! verifier threads, and a watcher. [`Signer::prepare_key`] proves that a key belongs to a certificate,
+//! [`Signer::sign`] returns a verified signature, [`Signer::batch`] keeps hundreds in flight.
+//!
+//! ```text
+//! sign / batch ─► queue ─► session threads ─► C_Sign ─► verifiers ─► caller
+//!                              ▲   watcher: hung calls, replacements
+//!                              └── mending: new session, or C_Finalize, C_Initialize, probe
+//! ```
+
+pub mod admin;
+pub mod bench;
+
+mod batch;
+mod chart;
+mod crew;
+mod error;
+mod handle;
+mod key;
+mod mechanism;
+mod module;
+mod pace;
+mod pool;
+mod queue;
+mod settings;
+mod spki;
+mod stats;
+mod supervisor;
+mod token;
+mod verify;
+mod worker;
+
+#[cfg(test)]
+mod outage_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{BatchReceiver, BatchSender, Signed};
+pub use error::{FailureClass, SignError, SignerError};
+pub use handle::Signer;
+pub use key::{BadKeyReference, KeyReference, PreparedKey};
+pub use settings::{PinError, PinSource, Settings};
+pub use spki::PublicKey;
+pub use stats::{Latency, Snapshot, TokenState};
+pub use token::KeyEntry;

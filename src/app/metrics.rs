@@ -1,0 +1,142 @@
+//! Metrics of the components that keep their own figures: read when they are scraped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use crate::clock::{SharedClock, UnixTime};
+use crate::presign::keeper::KeeperStats;
+use crate::shelf::Shelf;
+use crate::signer::{Signer, TokenState};
+
+/// Reads shelf, keeper and tokens at each scrape.
+pub(super) struct Figures {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) keeper: Arc<KeeperStats>,
+    pub(super) clock: SharedClock,
+    pub(super) signers: Arc<arc_swap::ArcSwap<Vec<Signer>>>,
+}
+
+impl std::fmt::Debug for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Figures")
+    }
+}
+
+type Encoded = Result<(), std::fmt::Error>;
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> Encoded {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Encoded {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
+        let encoder = &mut encoder;
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        gauge(
+            encoder,
+            "shelf_certificates",
+            "Unexpired certificates on the shelf",
+            count(self.shelf.certificates()),
+        )?;
+        gauge(
+            encoder,
+            "shelf_answers",
+            "Certificates on the shelf that have an answer",
+            count(self.shelf.answers()),
+        )?;
+        gauge(
+            encoder,
+            "shelf_complete",
+            "Whether all of the store is on the shelf",
+            i64::from(self.shelf.is_complete()),
+        )?;
+        let keeper = &self.keeper;
+        counter(
+            encoder,
+            "presign_answers",
+            "Answers signed ahead and stored",
+            keeper.signed.load(Ordering::Relaxed),
+        )?;
+        counter(
+            encoder,
+            "presign_failures",
+            "Attempts that gave no answer",
+            keeper.failed.load(Ordering::Relaxed),
+        )?;
+        let under_way = i64::try_from(keeper.under_way.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        gauge(encoder, "presign_under_way", "Certificates on their way through the pipeline", under_way)?;
+        let oldest = keeper.oldest_due.load(Ordering::Relaxed);
+        let late = if oldest == 0 { 0.0 } else { self.clock.now().since(UnixTime(oldest)).as_secs_f64() };
+        let late = ConstGauge::new(late);
+        let help = "How long the oldest waiting certificate has been due";
+        late.encode(encoder.encode_descriptor(
+            "presign_oldest_due",
+            help,
+            Some(&Unit::Seconds),
+            late.metric_type(),
+        )?)?;
+        self.tokens(encoder)
+    }
+}
+
+impl Figures {
+    fn tokens(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+        let figures: Vec<_> = self.signers.load().iter().map(Signer::stats).collect();
+        let each = |encoder: &mut DescriptorEncoder<'_>,
+                    name: &str,
+                    help: &str,
+                    of: &dyn Fn(&crate::signer::Snapshot) -> i64| {
+            let kind = ConstGauge::new(0i64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for token in &figures {
+                ConstGauge::new(of(token))
+                    .encode(family.encode_family(&[("token", token.token.as_str())])?)?;
+            }
+            Ok(())
+        };
+        let clamp = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        each(encoder, "token_serving", "Whether the token signs", &|token| {
+            i64::from(token.state == TokenState::Serving)
+        })?;
+        each(encoder, "token_sessions", "Sessions open and logged in", &|token| token.sessions as i64)?;
+        each(encoder, "token_queued", "Signatures that wait for a session", &|token| token.queued as i64)?;
+        each(encoder, "token_hung_calls", "Calls that have not come back", &|token| token.hung as i64)?;
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut family =
+            encoder.encode_descriptor("token_signatures", "Signatures made and verified", None, kind)?;
+        for token in &figures {
+            ConstCounter::new(token.signed)
+                .encode(family.encode_family(&[("token", token.token.as_str())])?)?;
+        }
+        let mut family =
+            encoder.encode_descriptor("token_failures", "Failed calls by PKCS#11 return code", None, kind)?;
+        for token in &figures {
+            for (code, count) in &token.failures {
+                let labels = [("token", token.token.as_str()), ("code", code.as_str())];
+                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let name = "token_signature_p99";
+        let help = "99th percentile of the time that C_Sign takes";
+        let kind = ConstGauge::new(0.0).metric_type();
+        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for token in &figures {
+            let labels = [("token", token.token.as_str())];
+            ConstGauge::new(clamp(token.call_time.p99.as_micros() as u64) as f64 / 1e6)
+                .encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

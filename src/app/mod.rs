@@ -1,0 +1,425 @@
+//! Builds the components from the settings and joins them; owns the order of their end.
+
+pub mod files;
+mod metrics;
+pub mod serve;
+pub mod settings;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use self::files::FileError;
+use self::settings::{IssuerSettings, ResponderSettings, Settings};
+use crate::clock::SharedClock;
+use crate::ocsp::delegation::{Delegation, DelegationError};
+use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
+use crate::presign::Frames;
+use crate::presign::identity::Identity;
+use crate::responder::ResponderIdForm;
+use crate::server::control::ControlError;
+use crate::server::ocsp::EndpointError;
+use crate::shelf::Frame;
+use crate::signer::{self, KeyReference, Signer, SignerError};
+use crate::store::{self, IssuerId, IssuerRecord, NewResponder, ResponderRecord, Store, StoreError};
+
+/// How long signatures under way may take at the end.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a component could not be built or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A token.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// No issuer of that name.
+    #[error(
+        "there is no issuer named {name:?}; known are: {known}. Add it with `goodstanding issuer add` or an [[issuer]] in the configuration"
+    )]
+    NoIssuer {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// No token of that name.
+    #[error("there is no [[token]] named {name:?} in the configuration; known are: {known}")]
+    NoToken {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A certificate does not read.
+    #[error("{what}: {error}")]
+    Certificate {
+        /// Whose certificate, and where it came from.
+        what: String,
+        /// What is wrong with it.
+        error: CertificateError,
+    },
+    /// A certificate may not sign for its issuer.
+    #[error("the responder certificate {certificate} cannot sign for the issuer {issuer:?}: {error}")]
+    Delegation {
+        /// The issuer's name.
+        issuer: String,
+        /// The file, or the subject.
+        certificate: String,
+        /// The rule.
+        error: DelegationError,
+    },
+    /// A stored record does not read.
+    #[error("responder {number} of the issuer {issuer:?} in the store: {what}")]
+    Record {
+        /// Its number.
+        number: i64,
+        /// The issuer's name.
+        issuer: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The OCSP endpoint cannot be opened.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The control listener cannot be opened.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// A store, tokens and the settings: what every command starts from.
+pub struct App {
+    settings: ArcSwap<Settings>,
+    /// The time.
+    pub clock: SharedClock,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    signers: Mutex<HashMap<String, Signer>>,
+}
+
+/// An issuer as the store has it, read.
+#[derive(Clone, Debug)]
+pub struct KnownIssuer {
+    /// The record.
+    pub record: IssuerRecord,
+    /// Its certificate and digests.
+    pub issuer: Arc<Issuer>,
+}
+
+/// An installed responder, with its certificate judged now.
+#[derive(Debug)]
+pub struct KnownResponder {
+    /// The record.
+    pub record: ResponderRecord,
+    /// Its issuer.
+    pub issuer: KnownIssuer,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// Whether it may sign.
+    pub delegation: Result<Delegation, DelegationError>,
+}
+
+impl App {
+    /// Opens the store and enters the configured issuers into it. No token is touched.
+    ///
+    /// # Errors
+    /// [`AppError`] for a store that does not open or an issuer whose certificate does not read.
+    pub async fn open(settings: Settings, clock: SharedClock) -> Result<Self, AppError> {
+        let store = store::open(&settings.store_url).await?;
+        let app = Self { settings: ArcSwap::from_pointee(settings), clock, store, signers: Mutex::default() };
+        app.enter_issuers(&app.settings()).await?;
+        Ok(app)
+    }
+
+    /// The settings now in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts other settings in force, once their issuers are entered. The store stays open as it is.
+    ///
+    /// # Errors
+    /// As [`App::open`]; the present settings stay in force then.
+    pub async fn replace_settings(&self, settings: Settings) -> Result<(), AppError> {
+        self.enter_issuers(&settings).await?;
+        self.settings.store(Arc::new(settings));
+        Ok(())
+    }
+
+    async fn enter_issuers(&self, settings: &Settings) -> Result<(), AppError> {
+        for issuer in &settings.issuers {
+            let der = files::read_certificate(&issuer.certificate)?;
+            self.add_issuer(&issuer.name, &der, &issuer.certificate.display().to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds an issuer whose certificate came from `place`.
+    ///
+    /// # Errors
+    /// [`AppError::Certificate`], [`AppError::Store`].
+    pub async fn add_issuer(&self, name: &str, der: &[u8], place: &str) -> Result<KnownIssuer, AppError> {
+        let issuer = Issuer::from_der(der).map_err(|error| AppError::Certificate {
+            what: format!("the certificate of the issuer {name:?} ({place})"),
+            error,
+        })?;
+        let record = self.store.add_issuer(name, der).await?;
+        Ok(KnownIssuer { record, issuer: Arc::new(issuer) })
+    }
+
+    /// Every issuer.
+    ///
+    /// # Errors
+    /// [`AppError::Store`], [`AppError::Certificate`].
+    pub async fn issuers(&self) -> Result<Vec<KnownIssuer>, AppError> {
+        let read = |record: IssuerRecord| match Issuer::from_der(&record.certificate) {
+            Ok(issuer) => Ok(KnownIssuer { issuer: Arc::new(issuer), record }),
+            Err(error) => Err(AppError::Certificate {
+                what: format!("the stored certificate of the issuer {:?}", record.name),
+                error,
+            }),
+        };
+        self.store.issuers().await?.into_iter().map(read).collect()
+    }
+
+    /// The issuer of that name.
+    ///
+    /// # Errors
+    /// [`AppError::NoIssuer`] with the names there are.
+    pub async fn issuer(&self, name: &str) -> Result<KnownIssuer, AppError> {
+        let issuers = self.issuers().await?;
+        let known = issuers.iter().map(|issuer| issuer.record.name.clone()).collect::<Vec<_>>().join(", ");
+        issuers
+            .into_iter()
+            .find(|issuer| issuer.record.name == name)
+            .ok_or_else(|| AppError::NoIssuer { name: name.to_owned(), known })
+    }
+
+    /// The configured issuer of that name.
+    #[must_use]
+    pub fn issuer_settings(&self, name: &str) -> Option<IssuerSettings> {
+        self.settings().issuers.iter().find(|issuer| issuer.name == name).cloned()
+    }
+
+    /// The settings of a token.
+    ///
+    /// # Errors
+    /// [`AppError::NoToken`] with the names there are.
+    pub fn token(&self, name: &str) -> Result<signer::Settings, AppError> {
+        let settings = self.settings();
+        let found = settings.tokens.iter().find(|token| token.name == name).cloned();
+        found.ok_or_else(|| AppError::NoToken {
+            name: name.to_owned(),
+            known: settings.tokens.iter().map(|token| token.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The signer of a token, started at the first call.
+    ///
+    /// # Errors
+    /// [`AppError::NoToken`], [`AppError::Signer`].
+    pub async fn signer(&self, token: &str) -> Result<Signer, AppError> {
+        let settings = self.token(token)?;
+        let mut signers = self.signers.lock().await;
+        if let Some(signer) = signers.get(token) {
+            return Ok(signer.clone());
+        }
+        let signer = Signer::start(settings).await?;
+        signers.insert(token.to_owned(), signer.clone());
+        Ok(signer)
+    }
+
+    /// The signers that are running, by name.
+    pub async fn running_signers(&self) -> Vec<(String, Signer)> {
+        self.signers.lock().await.iter().map(|(name, signer)| (name.clone(), signer.clone())).collect()
+    }
+
+    /// Installs a responder for an issuer after checking its certificate against every rule.
+    ///
+    /// # Errors
+    /// [`AppError::Delegation`] naming the rule.
+    pub async fn install(
+        &self,
+        issuer: &KnownIssuer,
+        responder: &ResponderSettings,
+    ) -> Result<KnownResponder, AppError> {
+        self.token(&responder.token)?;
+        let place = responder.certificate.display().to_string();
+        let der = files::read_certificate(&responder.certificate)?;
+        let certificate = Certificate::from_der(&der).map_err(|error| AppError::Certificate {
+            what: format!("the responder certificate {place}"),
+            error,
+        })?;
+        let refuse = |error| AppError::Delegation {
+            issuer: issuer.record.name.clone(),
+            certificate: place.clone(),
+            error,
+        };
+        let now = self.clock.now();
+        let delegation = Delegation::check(&issuer.issuer, certificate.clone(), now).map_err(refuse)?;
+        let algorithm = delegation.signature_algorithm(responder.algorithm).map_err(refuse)?;
+        let new = NewResponder {
+            issuer: issuer.record.id,
+            token: responder.token.clone(),
+            key: responder.key.to_string(),
+            algorithm: algorithm.to_string(),
+            certificate: der,
+            not_after: certificate.not_after(),
+        };
+        let record = self.store.add_responder(&new, now).await?;
+        Ok(KnownResponder { record, issuer: issuer.clone(), certificate, delegation: Ok(delegation) })
+    }
+
+    /// Installs the configured responders whose certificate is there. Returns what is wrong with
+    /// the others.
+    ///
+    /// # Errors
+    /// [`AppError::Store`]; what concerns one responder only is in the list.
+    pub async fn install_configured(&self) -> Result<Vec<AppError>, AppError> {
+        let mut problems = Vec::new();
+        for settings in &self.settings().issuers {
+            let issuer = self.issuer(&settings.name).await?;
+            for responder in &settings.responders {
+                match self.install(&issuer, responder).await {
+                    Ok(_) => {}
+                    Err(AppError::Store(error)) => return Err(error.into()),
+                    Err(error) => problems.push(error),
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Every installed responder, the configured ones of an issuer first and in the configured
+    /// order.
+    ///
+    /// # Errors
+    /// [`AppError::Store`], [`AppError::Certificate`].
+    pub async fn responders(&self) -> Result<Vec<KnownResponder>, AppError> {
+        let issuers: HashMap<IssuerId, KnownIssuer> =
+            self.issuers().await?.into_iter().map(|issuer| (issuer.record.id, issuer)).collect();
+        let mut responders = Vec::new();
+        for record in self.store.responders().await? {
+            let Some(issuer) = issuers.get(&record.responder.issuer).cloned() else { continue };
+            let certificate = Certificate::from_der(&record.responder.certificate).map_err(|error| {
+                AppError::Certificate {
+                    what: format!("the stored responder certificate {}", record.number.0),
+                    error,
+                }
+            })?;
+            let delegation = Delegation::check(&issuer.issuer, certificate.clone(), self.clock.now());
+            responders.push(KnownResponder { record, issuer, certificate, delegation });
+        }
+        responders.sort_by_key(|responder| (self.preference(responder), responder.record.number));
+        Ok(responders)
+    }
+
+    /// The place of a responder in its issuer's configuration; the end for one that is only in the
+    /// store.
+    fn preference(&self, responder: &KnownResponder) -> usize {
+        let settings = self.issuer_settings(&responder.issuer.record.name);
+        let configured = settings.map_or_else(Vec::new, |settings| settings.responders);
+        let new = &responder.record.responder;
+        let is = |each: &ResponderSettings| each.token == new.token && each.key.to_string() == new.key;
+        configured.iter().position(is).unwrap_or(usize::MAX)
+    }
+
+    /// What stands around the answers of each responder ever installed.
+    ///
+    /// # Errors
+    /// As [`App::responders`].
+    pub async fn frames(&self) -> Result<Frames, AppError> {
+        let responders = self.responders().await?;
+        responders
+            .iter()
+            .map(|responder| Ok((responder.record.number, Arc::new(frame(responder)?))))
+            .collect()
+    }
+
+    /// Makes the installed responders ready to sign: their tokens are started and their keys found
+    /// and tried. Returns what is wrong with those that are not.
+    ///
+    /// # Errors
+    /// As [`App::responders`].
+    pub async fn identities(&self) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
+        let mut identities = Vec::new();
+        let mut problems = Vec::new();
+        for responder in self.responders().await? {
+            match self.identity(&responder).await {
+                Ok(identity) => identities.push(identity),
+                Err(error) => problems.push(error),
+            }
+        }
+        Ok((identities, problems))
+    }
+
+    async fn identity(&self, responder: &KnownResponder) -> Result<Identity, AppError> {
+        let new = &responder.record.responder;
+        let name = &responder.issuer.record.name;
+        if let Err(error) = &responder.delegation {
+            let certificate =
+                format!("number {} ({})", responder.record.number.0, responder.certificate.subject());
+            return Err(AppError::Delegation { issuer: name.clone(), certificate, error: error.clone() });
+        }
+        let frame = frame(responder)?;
+        let key: KeyReference = new.key.parse().map_err(|error| record_error(responder, error))?;
+        let signer = self.signer(&new.token).await?;
+        let key =
+            signer.prepare_key(key, frame.algorithm, responder.certificate.public_key().to_vec()).await?;
+        let certificate = &responder.certificate;
+        Ok(Identity {
+            issuer: Arc::clone(&responder.issuer.issuer),
+            issuer_id: responder.issuer.record.id,
+            responder: responder.record.number,
+            responder_id: match self.settings().responder_id {
+                ResponderIdForm::ByKey => ResponderId::by_key(certificate),
+                ResponderIdForm::ByName => ResponderId::by_name(certificate),
+            },
+            frame: Arc::new(frame),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            cert_id_hashes: self
+                .issuer_settings(name)
+                .map_or_else(IssuerSettings::default_hashes, |settings| settings.cert_id_hashes),
+            signer,
+            key,
+        })
+    }
+
+    /// Lets go of the tokens and the store.
+    pub async fn close(&self) {
+        for (_, signer) in self.signers.lock().await.drain() {
+            if !signer.stop(STOP_PATIENCE).await {
+                tracing::warn!(
+                    token = signer.token(),
+                    "a call into the module has not come back; leaving it behind"
+                );
+            }
+        }
+        self.store.close().await;
+    }
+}
+
+fn frame(responder: &KnownResponder) -> Result<Frame, AppError> {
+    let algorithm: SignatureAlgorithm =
+        responder.record.responder.algorithm.parse().map_err(|error| record_error(responder, error))?;
+    let own = responder.certificate.der() == responder.issuer.issuer.certificate().der();
+    Ok(Frame { algorithm, certificate: (!own).then(|| responder.certificate.der().to_vec()) })
+}
+
+fn record_error(responder: &KnownResponder, what: impl std::fmt::Display) -> AppError {
+    AppError::Record {
+        number: responder.record.number.0,
+        issuer: responder.issuer.record.name.clone(),
+        what: what.to_string(),
+    }
+}

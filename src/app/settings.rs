@@ -1,0 +1,113 @@
+//! Everything an operator can set, validated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ocsp::{Freshness, HashAlgorithm, Preset, SignatureAlgorithm};
+use crate::responder::{self, NoncePolicy, ResponderIdForm, UnknownSerial};
+use crate::server;
+use crate::signer::{self, KeyReference};
+
+/// The settings of a process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The database: `sqlite://FILE` or `postgres://…`.
+    pub store_url: String,
+    /// Where and how OCSP is served, in plain HTTP.
+    pub endpoint: server::ocsp::Settings,
+    /// How requests are answered.
+    pub responder: responder::Settings,
+    /// How answers name their signer.
+    pub responder_id: ResponderIdForm,
+    /// Where the control listener stands.
+    pub control: server::control::Settings,
+    /// Hashed bearer tokens for the control listener.
+    pub credentials_file: Option<PathBuf>,
+    /// Preset, validity and refresh.
+    pub freshness: Freshness,
+    /// The tokens.
+    pub tokens: Vec<signer::Settings>,
+    /// The issuers and their responders.
+    pub issuers: Vec<IssuerSettings>,
+    /// What the capacity guard reckons with.
+    pub capacity: CapacitySettings,
+    /// The limiter's profile.
+    pub limits_profile: Option<PathBuf>,
+}
+
+/// An issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// Its name.
+    pub name: String,
+    /// Its certificate, PEM or DER.
+    pub certificate: PathBuf,
+    /// The hashes of the CertIDs in its answers, all under one signature, in this order.
+    pub cert_id_hashes: Vec<HashAlgorithm>,
+    /// Who signs for it, the preferred one first.
+    pub responders: Vec<ResponderSettings>,
+}
+
+impl IssuerSettings {
+    /// The SHA-1 + SHA-256 pair (L2): SHA-1 first, since some clients look at the first one only.
+    #[must_use]
+    pub fn default_hashes() -> Vec<HashAlgorithm> {
+        vec![HashAlgorithm::Sha1, HashAlgorithm::Sha256]
+    }
+}
+
+/// A responder key and its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponderSettings {
+    /// The name of the token that holds the key.
+    pub token: String,
+    /// The key in it.
+    pub key: KeyReference,
+    /// The delegated responder certificate, PEM or DER.
+    pub certificate: PathBuf,
+    /// The signature algorithm; the key's usual one if none is given.
+    pub algorithm: Option<SignatureAlgorithm>,
+}
+
+/// What the capacity guard reckons with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CapacitySettings {
+    /// The part of the measured rate that is counted on (η), above 0 and at most 1.
+    pub headroom: f64,
+    /// The outage to be survived.
+    pub outage: Duration,
+    /// How soon afterwards the backlog is to be worked off.
+    pub drain: Duration,
+    /// Certificates under one signature at the most; 1 for no packing.
+    pub pack_max: u64,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Default for CapacitySettings {
+    fn default() -> Self {
+        Self { headroom: 0.8, outage: 24 * HOUR, drain: 24 * HOUR, pack_max: 1 }
+    }
+}
+
+impl Default for Settings {
+    #[expect(clippy::expect_used, reason = "constants that a test holds to the preset")]
+    fn default() -> Self {
+        Self {
+            store_url: String::new(),
+            endpoint: server::ocsp::Settings::default(),
+            responder: responder::Settings {
+                unknown_serial: UnknownSerial::Unauthorized,
+                nonce: NoncePolicy::Ignore,
+            },
+            responder_id: ResponderIdForm::ByKey,
+            control: server::control::Settings::default(),
+            credentials_file: None,
+            freshness: Freshness::new(Preset::WebPki, 168 * HOUR, 84 * HOUR).expect("V 7d, R 3d12h"),
+            tokens: Vec::new(),
+            issuers: Vec::new(),
+            capacity: CapacitySettings::default(),
+            limits_profile: None,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `config check | print`.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Outcome;
+use super::context::{Context, shown};
+use crate::app::files;
+use crate::app::settings::{IssuerSettings, ResponderSettings, Settings};
+use crate::clock::{Clock, SystemClock};
+use crate::config::span;
+use crate::ocsp::delegation::Delegation;
+use crate::ocsp::{Certificate, Issuer};
+use crate::signer::{self, PinSource};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check the configuration and the files it names: every error at once, with file and line.
+    Check,
+    /// Print the settings in force, defaults included. Secrets are in none of them.
+    Print,
+}
+
+pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
+    let path = context.path()?;
+    let settings = crate::config::load(&path)?;
+    match command {
+        Command::Print => {
+            let text = toml::to_string(&document(&settings))?;
+            context.print(&document(&settings), |_| text)?;
+            Ok(Outcome::Done)
+        }
+        Command::Check => {
+            let missing = missing_files(&settings);
+            let result = json!({ "file": shown(&path), "valid": true, "unusable_files": missing });
+            context.print(&result, |_| {
+                let mut text = format!("{}: the configuration is valid\n", path.display());
+                for each in &missing {
+                    text += &format!("  {each}\n");
+                }
+                text
+            })?;
+            Ok(if missing.is_empty() { Outcome::Done } else { Outcome::Partly })
+        }
+    }
+}
+
+/// What is wrong with the files that the configuration names. They may still be to be made.
+fn missing_files(settings: &Settings) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for token in &settings.tokens {
+        if !token.module.exists() {
+            wrong.push(format!(
+                "token {}: there is no PKCS#11 module {}",
+                token.name,
+                token.module.display()
+            ));
+        }
+        if let PinSource::File(path) = &token.pin
+            && !path.exists()
+        {
+            wrong.push(format!("token {}: there is no PIN file {}", token.name, path.display()));
+        }
+    }
+    for issuer in &settings.issuers {
+        let read = |path: &Path| {
+            let der = files::read_certificate(path).map_err(|error| error.to_string())?;
+            Certificate::from_der(&der).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let ca = match read(&issuer.certificate) {
+            Ok(certificate) => Issuer::new(certificate),
+            Err(error) => {
+                wrong.push(format!("issuer {}: {error}", issuer.name));
+                continue;
+            }
+        };
+        for responder in &issuer.responders {
+            let judged = read(&responder.certificate).and_then(|certificate| {
+                Delegation::check(&ca, certificate, SystemClock.now())
+                    .and_then(|delegation| {
+                        delegation.signature_algorithm(responder.algorithm).map(|_| delegation)
+                    })
+                    .map_err(|error| format!("{}: {error}", responder.certificate.display()))
+            });
+            match judged {
+                Ok(delegation) => wrong.extend(delegation.warnings().iter().map(|warning| {
+                    format!("issuer {}: {}: {warning}", issuer.name, responder.certificate.display())
+                })),
+                Err(error) => wrong.push(format!("issuer {}: {error}", issuer.name)),
+            }
+        }
+    }
+    wrong
+}
+
+fn document(settings: &Settings) -> Value {
+    let endpoint = &settings.endpoint;
+    let mut document = json!({
+        "store": { "url": redacted(&settings.store_url) },
+        "ocsp": {
+            "listen": endpoint.listen,
+            "paths": endpoint.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "unknown_serial": settings.responder.unknown_serial.to_string(),
+            "nonce": settings.responder.nonce.to_string(),
+            "responder_id": settings.responder_id.to_string(),
+            "max_connections": endpoint.max_connections,
+            "drain": span(endpoint.drain),
+        },
+        "control": { "listen": settings.control.listen },
+        "policy": {
+            "preset": settings.freshness.preset().to_string(),
+            "validity": span(settings.freshness.validity()),
+            "refresh": span(settings.freshness.refresh()),
+        },
+        "token": settings.tokens.iter().map(token).collect::<Vec<_>>(),
+        "issuer": settings.issuers.iter().map(issuer).collect::<Vec<_>>(),
+        "capacity": {
+            "headroom": settings.capacity.headroom,
+            "outage": span(settings.capacity.outage),
+            "drain": span(settings.capacity.drain),
+            "pack_max": settings.capacity.pack_max,
+        },
+    });
+    if let Some(file) = &settings.credentials_file {
+        document["control"]["credentials_file"] = json!(file);
+    }
+    if let Some(profile) = &settings.limits_profile {
+        document["limits"] = json!({ "profile": profile });
+    }
+    document
+}
+
+fn token(token: &signer::Settings) -> Value {
+    let mut document = json!({
+        "name": token.name,
+        "module": token.module,
+        "label": token.label,
+        "sessions": token.sessions,
+        "queue": token.queue,
+        "call_timeout": span(token.call_timeout),
+    });
+    match &token.pin {
+        PinSource::File(path) => document["pin_file"] = json!(path),
+        PinSource::Env(name) => document["pin_env"] = json!(name),
+        PinSource::Credential(name) => document["pin_credential"] = json!(name),
+    }
+    if let Some(rate) = token.max_rate {
+        document["max_rate"] = json!(rate);
+    }
+    document
+}
+
+fn issuer(issuer: &IssuerSettings) -> Value {
+    json!({
+        "name": issuer.name,
+        "certificate": issuer.certificate,
+        "cert_id_hashes": issuer.cert_id_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "responder": issuer.responders.iter().map(responder).collect::<Vec<_>>(),
+    })
+}
+
+fn responder(responder: &ResponderSettings) -> Value {
+    let mut document = json!({ "token": responder.token, "certificate": responder.certificate });
+    match responder.key.to_string().strip_prefix("id:") {
+        Some(id) => document["id"] = json!(id),
+        None => document["key"] = json!(responder.key.to_string()),
+    }
+    if let Some(algorithm) = responder.algorithm {
+        document["algorithm"] = json!(algorithm.to_string());
+    }
+    document
+}
+
+/// A database URL without its password.
+fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((credentials, host)) => {
+            let user = credentials.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:…@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_the_database_url_is_not_printed() {
+        assert_eq!(redacted("postgres://me:secret@db/ocsp"), "postgres://me:…@db/ocsp");
+        assert_eq!(redacted("sqlite://var/goodstanding.db"), "sqlite://var/goodstanding.db");
+    }
+}

@@ -1,0 +1,230 @@
+//! `explain`: all about one certificate.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Outcome;
+use super::context::Context;
+use super::revoke::status;
+use crate::app::{App, KnownResponder};
+use crate::clock::UnixTime;
+use crate::ocsp::{Freshness, Received, Serial, response};
+use crate::store::{CertificateState, StoredAnswer};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The name of the CA.
+    #[arg(long, value_name = "NAME")]
+    issuer: String,
+    /// The serial number in hexadecimal.
+    #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
+    serial: Serial,
+}
+
+#[derive(Serialize)]
+struct Report {
+    issuer: String,
+    serial: String,
+    status: &'static str,
+    revoked_at: Option<String>,
+    reason: Option<&'static str>,
+    version: i64,
+    not_before: Option<String>,
+    not_after: String,
+    shard: u8,
+    answer: Option<AnswerReport>,
+    /// What happens next, and why.
+    next: String,
+}
+
+#[derive(Serialize)]
+struct AnswerReport {
+    state: &'static str,
+    version: i64,
+    this_update: String,
+    due_at: String,
+    stale_at: String,
+    next_update: String,
+    responder: i64,
+    token: String,
+    key: String,
+    algorithm: String,
+    signature: String,
+    octets: usize,
+}
+
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let app = context.app().await?;
+    let issuer = app.issuer(&arguments.issuer).await?;
+    let Some(state) = app.store.certificate(issuer.record.id, &arguments.serial).await? else {
+        anyhow::bail!(
+            "there is no certificate {} of {}: it is answered {}",
+            arguments.serial,
+            arguments.issuer,
+            app.settings().responder.unknown_serial
+        );
+    };
+    let responders = app.responders().await?;
+    let now = app.clock.now();
+    let report = report(&app, &arguments.issuer, &state, &responders, now)?;
+    context.print(&report, |report| text(report, &state))?;
+    app.close().await;
+    Ok(Outcome::Done)
+}
+
+fn report(
+    app: &App,
+    issuer: &str,
+    state: &CertificateState,
+    responders: &[KnownResponder],
+    now: UnixTime,
+) -> anyhow::Result<Report> {
+    let certificate = &state.certificate;
+    let freshness = app.settings().freshness;
+    let answer = state
+        .answer
+        .as_ref()
+        .map(|answer| describe(answer, state, responders, &freshness, now))
+        .transpose()?;
+    let next = next(state, &freshness, now);
+    Ok(Report {
+        issuer: issuer.to_owned(),
+        serial: certificate.serial.to_string(),
+        status: if certificate.revocation.is_some() { "revoked" } else { "good" },
+        revoked_at: certificate.revocation.map(|revocation| revocation.time.to_string()),
+        reason: certificate
+            .revocation
+            .and_then(|revocation| revocation.reason)
+            .map(crate::ocsp::CrlReason::name),
+        version: certificate.version,
+        not_before: certificate.not_before.map(|time| time.to_string()),
+        not_after: certificate.not_after.to_string(),
+        shard: certificate.key.shard.0,
+        answer,
+        next,
+    })
+}
+
+fn next(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> String {
+    let certificate = &state.certificate;
+    if certificate.not_after < now {
+        return "nothing: it has expired and is answered unauthorized (RFC 9919 section 3.2.3)".to_owned();
+    }
+    if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
+        return format!("its first answer at {not_before}, when it comes into force");
+    }
+    match &state.answer {
+        None => "its first answer, now".to_owned(),
+        Some(answer) if answer.version != certificate.version => {
+            format!(
+                "an answer for version {}, now: its status changed after the stored one was signed",
+                certificate.version
+            )
+        }
+        Some(answer) => {
+            let due = freshness.due_at(answer.this_update, answer.next_update, &certificate.serial);
+            let when = if due <= now { "now".to_owned() } else { format!("at {due}") };
+            format!(
+                "a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides"
+            )
+        }
+    }
+}
+
+fn describe(
+    answer: &StoredAnswer,
+    state: &CertificateState,
+    responders: &[KnownResponder],
+    freshness: &Freshness,
+    now: UnixTime,
+) -> anyhow::Result<AnswerReport> {
+    let serial = &state.certificate.serial;
+    let due_at = freshness.due_at(answer.this_update, answer.next_update, serial);
+    let stale_at = freshness.stale_at(answer.this_update, answer.next_update);
+    let condition = if answer.version != state.certificate.version {
+        "superseded"
+    } else if answer.next_update < now {
+        "expired"
+    } else if stale_at <= now {
+        "stale"
+    } else if due_at <= now {
+        "due"
+    } else {
+        "fresh"
+    };
+    let responder = responders.iter().find(|responder| responder.record.number == answer.responder);
+    let new = responder.map(|responder| &responder.record.responder);
+    let (signature, octets) = match responder {
+        Some(responder) => verify(answer, responder)?,
+        None => ("its responder is on no record".to_owned(), 0),
+    };
+    Ok(AnswerReport {
+        state: condition,
+        version: answer.version,
+        this_update: answer.this_update.to_string(),
+        due_at: due_at.to_string(),
+        stale_at: stale_at.to_string(),
+        next_update: answer.next_update.to_string(),
+        responder: answer.responder.0,
+        token: new.map_or_else(String::new, |new| new.token.clone()),
+        key: new.map_or_else(String::new, |new| new.key.clone()),
+        algorithm: new.map_or_else(String::new, |new| new.algorithm.clone()),
+        signature,
+        octets,
+    })
+}
+
+/// Puts the answer together as it is served and checks its signature as a client does.
+fn verify(answer: &StoredAnswer, responder: &KnownResponder) -> anyhow::Result<(String, usize)> {
+    let algorithm = responder.record.responder.algorithm.parse()?;
+    let der = response::assemble(
+        &answer.response_data,
+        algorithm,
+        &answer.signature,
+        Some(responder.certificate.der()),
+    );
+    let received = Received::decode(&der)?;
+    let verdict = match received.verify(&responder.certificate) {
+        Ok(_) => "verifies".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Ok((verdict, der.len()))
+}
+
+fn text(report: &Report, state: &CertificateState) -> String {
+    let mut text = format!("certificate {} of {}\n", report.serial, report.issuer);
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<12} {value}\n");
+    line("status", &format!("{} (version {})", status(&state.certificate), report.version));
+    line(
+        "in force",
+        &format!(
+            "{} to {}",
+            report.not_before.as_deref().unwrap_or("(start not on record)"),
+            report.not_after
+        ),
+    );
+    line("shard", &report.shard.to_string());
+    match &report.answer {
+        None => line("answer", "none yet"),
+        Some(answer) => {
+            line(
+                "answer",
+                &format!("{}, for version {}, {} octets", answer.state, answer.version, answer.octets),
+            );
+            line("thisUpdate", &answer.this_update);
+            line("due", &answer.due_at);
+            line("stale", &answer.stale_at);
+            line("nextUpdate", &answer.next_update);
+            line(
+                "signed by",
+                &format!(
+                    "responder {} (token {}, key {}, {})",
+                    answer.responder, answer.token, answer.key, answer.algorithm
+                ),
+            );
+            line("signature", &answer.signature);
+        }
+    }
+    line("next", &report.next);
+    text
+}

@@ -1,0 +1,151 @@
+//! `import index | certs | crl`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Outcome;
+use super::context::Context;
+use super::progress::Progress;
+use crate::import::{Listed, Problem, certificates, crl, index_txt};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// An index.txt as `openssl ca` and EasyRSA keep it.
+    Index {
+        /// The file.
+        file: PathBuf,
+        /// The CA that it belongs to.
+        #[arg(long, value_name = "NAME")]
+        issuer: String,
+    },
+    /// Certificates: PEM, bundles, DER, folders of them. Each goes to the known CA that issued it.
+    Certs {
+        /// Files and folders.
+        #[arg(required = true)]
+        path: Vec<PathBuf>,
+    },
+    /// A certificate revocation list: its revocations are taken over.
+    Crl {
+        /// The file, PEM or DER.
+        file: PathBuf,
+        /// The CA that issued it.
+        #[arg(long, value_name = "NAME")]
+        issuer: String,
+    },
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Outcome> {
+    let app = context.app().await?;
+    let mut bar = Progress::new("octets", 0);
+    let mut progress = |at: crate::import::Progress| {
+        bar.set_total(at.total);
+        bar.set(at.octets);
+    };
+    let outcome = match command {
+        Command::Index { file, issuer } => {
+            let issuer = app.issuer(&issuer).await?;
+            let report = index_txt::import(&*app.store, issuer.record.id, &file, &mut progress).await?;
+            print(context, &report, index_text(&report), &[&report.problems])
+        }
+        Command::Certs { path } => {
+            let known = certificates::KnownIssuer::of(&app.store.issuers().await?)?;
+            let report = certificates::import(&*app.store, known, path, &mut progress).await?;
+            let outcome = print(context, &report, certificates_text(&report), &[&report.problems])?;
+            Ok(if report.foreign.is_empty() { outcome } else { Outcome::Partly })
+        }
+        Command::Crl { file, issuer } => {
+            let issuer = app.issuer(&issuer).await?;
+            let now = app.clock.now();
+            let report =
+                crl::import(&*app.store, issuer.record.id, &issuer.issuer, &file, now, &mut progress).await?;
+            let outcome = print(context, &report, crl_text(&report), &[&report.problems])?;
+            let whole = report.unknown.is_empty() && report.removed.is_empty();
+            Ok(if whole { outcome } else { Outcome::Partly })
+        }
+    };
+    bar.finish();
+    app.close().await;
+    outcome
+}
+
+fn print<T: Serialize>(
+    context: &Context,
+    report: &T,
+    text: String,
+    problems: &[&Listed<Problem>],
+) -> anyhow::Result<Outcome> {
+    context.print(report, |_| text)?;
+    Ok(if problems.iter().all(|listed| listed.is_empty()) { Outcome::Done } else { Outcome::Partly })
+}
+
+/// A list in a report, with what was left out of it.
+fn list<T>(text: &mut String, what: &str, listed: &Listed<T>, line: impl Fn(&T) -> String) {
+    if listed.is_empty() {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{} {what}:", listed.count);
+    for each in &listed.first {
+        let _ = writeln!(text, "  {}", line(each));
+    }
+    let more = listed.count - listed.first.len() as u64;
+    if more > 0 {
+        let _ = writeln!(text, "  … and {more} more");
+    }
+}
+
+fn problem(problem: &Problem) -> String {
+    format!("{}: {}", problem.place, problem.reason)
+}
+
+fn outcome_text(outcome: &crate::import::Outcome) -> String {
+    format!("{} added, {} changed, {} as they were\n", outcome.added, outcome.changed, outcome.unchanged)
+}
+
+fn index_text(report: &index_txt::Report) -> String {
+    let mut text = format!("{} entries read: {}", report.rows, outcome_text(&report.outcome));
+    list(&mut text, "bad lines, left out", &report.problems, problem);
+    text
+}
+
+fn certificates_text(report: &certificates::Report) -> String {
+    let mut text = format!(
+        "{} certificates read from {} files: {}",
+        report.certificates,
+        report.files,
+        outcome_text(&report.outcome)
+    );
+    if report.other_blocks > 0 {
+        let _ = writeln!(text, "{} PEM blocks are no certificates", report.other_blocks);
+    }
+    list(
+        &mut text,
+        "of no known CA, left out (`goodstanding issuer add` makes one known)",
+        &report.foreign,
+        |foreign| {
+            format!(
+                "{}: serial {}, {} issued by {}",
+                foreign.place, foreign.serial, foreign.subject, foreign.issuer
+            )
+        },
+    );
+    list(&mut text, "that cannot be read, left out", &report.problems, problem);
+    text
+}
+
+fn crl_text(report: &crl::Report) -> String {
+    let mut text = format!(
+        "{} entries read: {} revoked, {} as they were\n",
+        report.entries, report.changed, report.unchanged
+    );
+    for warning in &report.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    list(&mut text, "of no known certificate, left out", &report.unknown, Clone::clone);
+    list(&mut text, "taken off hold by the CRL: `goodstanding unhold` each", &report.removed, Clone::clone);
+    list(&mut text, "left out", &report.problems, problem);
+    text
+}

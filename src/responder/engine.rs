@@ -1,0 +1,225 @@
+//! From request to answer: filter, shelf, live signing, error.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use rasn::types::OctetString;
+
+use super::issuers::IssuerDirectory;
+use super::live::LiveSigner;
+use super::{Answer, CacheFacts, NoncePolicy, Outcome, Respond, UnknownSerial};
+use crate::clock::{SharedClock, UnixTime};
+use crate::ocsp::cert_id::CertIdError;
+use crate::ocsp::request::Nonce;
+use crate::ocsp::{CertId, CertStatus, CrlReason, ErrorStatus, Request, Revocation};
+use crate::presign::identity::Asked;
+use crate::shelf::{Shelf, Slot};
+use crate::store::IssuerId;
+
+/// How requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What is said of a serial number that is on no record.
+    pub unknown_serial: UnknownSerial,
+    /// What is done with a nonce.
+    pub nonce: NoncePolicy,
+}
+
+/// Answers requests from the shelf, and live where it has to.
+#[derive(Debug)]
+pub struct Responder {
+    directory: ArcSwap<IssuerDirectory>,
+    shelf: Arc<Shelf>,
+    live: LiveSigner,
+    clock: SharedClock,
+    settings: ArcSwap<Settings>,
+}
+
+/// What is known of one certificate that was asked about.
+enum Found {
+    /// It is on record and in force.
+    Slot(Arc<Slot>),
+    /// Its issuer is ours, the serial number is on no record.
+    NoRecord,
+    /// The shelf is still being filled, so nothing can be said of what is not there.
+    NotYet,
+}
+
+impl Responder {
+    /// Answers for the issuers in `directory` from `shelf`.
+    #[must_use]
+    pub fn new(
+        directory: IssuerDirectory,
+        shelf: Arc<Shelf>,
+        live: LiveSigner,
+        clock: SharedClock,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            directory: ArcSwap::from_pointee(directory),
+            shelf,
+            live,
+            clock,
+            settings: ArcSwap::from_pointee(settings),
+        }
+    }
+
+    /// Answers for other issuers from now on.
+    pub fn replace_issuers(&self, directory: IssuerDirectory) {
+        self.directory.store(Arc::new(directory));
+    }
+
+    /// Answers by other settings from now on.
+    pub fn replace_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
+        match self.shelf.get(issuer, &cert_id.serial) {
+            Some(slot) if slot.is_in_force_at(now) => Found::Slot(slot),
+            Some(_) => Found::NoRecord,
+            None if self.shelf.is_complete() => Found::NoRecord,
+            None => Found::NotYet,
+        }
+    }
+
+    /// The stored answer, if it is one to this question and has not expired. A clock that was set
+    /// back makes answers from the future; they wait too.
+    fn stored(&self, slot: &Slot, cert_id: &CertId, now: UnixTime) -> Option<Answer> {
+        let answer = slot.answer.as_ref()?;
+        if answer.this_update > now || answer.next_update < now || !answer.has_hash(cert_id.hash) {
+            return None;
+        }
+        Some(Answer {
+            body: answer.body().into(),
+            cache: Some(CacheFacts {
+                this_update: answer.this_update,
+                next_update: answer.next_update,
+                renewed_at: answer.renewed_at,
+                digest: answer.digest,
+            }),
+            outcome: Outcome::Stored,
+        })
+    }
+
+    /// The nonce to echo, where nonces are on.
+    fn echo(&self, nonce: &Nonce) -> Option<OctetString> {
+        match nonce {
+            Nonce::Given(nonce) if self.settings.load().nonce == NoncePolicy::Echo => Some(nonce.clone()),
+            _ => None,
+        }
+    }
+
+    /// What is said of a serial number that is on no record; none for the error unauthorized.
+    fn no_record(&self) -> Option<CertStatus> {
+        match self.settings.load().unknown_serial {
+            UnknownSerial::Unauthorized => None,
+            UnknownSerial::Unknown => Some(CertStatus::Unknown),
+            UnknownSerial::Revoked => Some(NEVER_ISSUED),
+        }
+    }
+
+    async fn single(&self, issuer: IssuerId, cert_id: &CertId, nonce: &Nonce) -> Answer {
+        let now = self.clock.now();
+        let nonce = self.echo(nonce);
+        let (status, stored) = match self.find(issuer, cert_id, now) {
+            Found::NotYet => return error(ErrorStatus::TryLater),
+            Found::Slot(slot) => match self.stored(&slot, cert_id, now) {
+                Some(answer) if nonce.is_none() => return answer,
+                stored => (slot.status(), stored),
+            },
+            Found::NoRecord => match self.no_record() {
+                Some(status) => (status, None),
+                None => return error(ErrorStatus::Unauthorized),
+            },
+        };
+        let asked = Asked::new(vec![(cert_id.clone(), status)], nonce, status == NEVER_ISSUED);
+        // Without room for a live answer, the best stored one is given (L3).
+        self.signed_live(issuer, asked).await.or(stored).unwrap_or_else(|| error(ErrorStatus::TryLater))
+    }
+
+    /// Several certificates are answered under one signature, all of one issuer: no responder may
+    /// sign for another's (C11).
+    async fn several(&self, directory: &IssuerDirectory, request: &Request) -> Answer {
+        let now = self.clock.now();
+        let mut of = None;
+        let mut statuses = Vec::with_capacity(request.cert_ids.len());
+        for cert_id in &request.cert_ids {
+            let Some((issuer, cert_id)) = named(directory, cert_id) else {
+                return error(ErrorStatus::Unauthorized);
+            };
+            if *of.get_or_insert(issuer) != issuer {
+                return error(ErrorStatus::Unauthorized);
+            }
+            let status = match self.find(issuer, cert_id, now) {
+                Found::Slot(slot) => slot.status(),
+                Found::NotYet => return error(ErrorStatus::TryLater),
+                Found::NoRecord => match self.no_record() {
+                    Some(status) => status,
+                    None => return error(ErrorStatus::Unauthorized),
+                },
+            };
+            statuses.push((cert_id.clone(), status));
+        }
+        let Some(issuer) = of else { return error(ErrorStatus::MalformedRequest) };
+        let never_issued = statuses.iter().any(|(_, status)| *status == NEVER_ISSUED);
+        let asked = Asked::new(statuses, self.echo(&request.nonce), never_issued);
+        self.signed_live(issuer, asked).await.unwrap_or_else(|| error(ErrorStatus::TryLater))
+    }
+
+    async fn signed_live(&self, issuer: IssuerId, asked: Asked) -> Option<Answer> {
+        match self.live.answer(issuer, asked).await {
+            Ok(answer) => Some(answer),
+            Err(failure) => {
+                tracing::debug!(%issuer, %failure, "no live answer");
+                None
+            }
+        }
+    }
+}
+
+/// RFC 6960 section 2.2: the status of a certificate that was never issued (C20).
+const NEVER_ISSUED: CertStatus =
+    CertStatus::Revoked(Revocation { time: UnixTime::EPOCH, reason: Some(CrlReason::CertificateHold) });
+
+/// The issuer of ours that a CertID names.
+fn named<'c>(
+    directory: &IssuerDirectory,
+    cert_id: &'c Result<CertId, CertIdError>,
+) -> Option<(IssuerId, &'c CertId)> {
+    let cert_id = cert_id.as_ref().ok()?;
+    directory.find(cert_id).map(|(issuer, _)| (issuer, cert_id))
+}
+
+fn error(status: ErrorStatus) -> Answer {
+    let outcome = match status {
+        ErrorStatus::MalformedRequest => Outcome::Malformed,
+        ErrorStatus::InternalError => Outcome::InternalError,
+        ErrorStatus::TryLater => Outcome::TryLater,
+        ErrorStatus::SigRequired => Outcome::SigRequired,
+        ErrorStatus::Unauthorized => Outcome::Unauthorized,
+    };
+    Answer { body: Bytes::from_static(status.der()), cache: None, outcome }
+}
+
+impl Respond for Responder {
+    async fn respond(&self, request: &[u8]) -> Answer {
+        let request = match Request::decode(request) {
+            Ok(request) => request,
+            Err(failure) => {
+                tracing::debug!(%failure, "malformed request");
+                return error(ErrorStatus::MalformedRequest);
+            }
+        };
+        let directory = self.directory.load();
+        let [asked] = &request.cert_ids[..] else {
+            return self.several(&directory, &request).await;
+        };
+        match named(&directory, asked) {
+            Some((issuer, cert_id)) => self.single(issuer, cert_id, &request.nonce).await,
+            // An unknown hash or another CA's certificate: no authority to answer (C4, C7).
+            None => error(ErrorStatus::Unauthorized),
+        }
+    }
+}

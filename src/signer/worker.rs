@@ -1,0 +1,458 @@
+//! A session thread: one session for its life, opened anew when it breaks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::object::ObjectHandle;
+
+use super::crew::{Duty, Worker};
+use super::error::{FailureClass, SignError, SignerError, classify, code_of, misfit};
+use super::key::{KeyReference, Prepared, PreparedKey};
+use super::mechanism::Scheme;
+use super::module::{Module, lock};
+use super::pool::{LOOK_AROUND, Pool};
+use super::queue::{Job, Popped, Work};
+use super::spki;
+use super::token::{Access, Connection};
+use crate::ocsp::SignatureAlgorithm;
+
+/// What is signed to prove that a key belongs to its certificate: nothing that could pass for a
+/// structure of X.509.
+const PROOF: &[u8] = b"goodstanding: does this key belong to this certificate?";
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+/// The life of a session thread.
+pub(crate) fn run(pool: &Pool, worker: &Worker) {
+    /// Also when the thread panics: the watcher then starts another.
+    struct Discharge<'a>(&'a Pool, &'a Worker);
+    impl Drop for Discharge<'_> {
+        fn drop(&mut self) {
+            self.0.discharge(self.1);
+        }
+    }
+    let _discharge = Discharge(pool, worker);
+    let module = lock(&pool.module).as_ref().map(|using| Arc::clone(using.module()));
+    if let Some(module) = module {
+        let mut thread = SessionThread { pool, worker, module, opened: false, crowded: false, retry: None };
+        while thread.step() {}
+        if let Some(job) = thread.retry.take() {
+            // Back to the others; if there are none, the end of the signer fails it.
+            pool.queue.push_again(job);
+        }
+    }
+}
+
+struct SessionThread<'a> {
+    pool: &'a Pool,
+    worker: &'a Worker,
+    module: Arc<Module>,
+    opened: bool,
+    /// The token had no session left for this thread, and that was logged.
+    crowded: bool,
+    /// The job whose session broke: it goes first with the next one, here and not elsewhere, because
+    /// sessions tend to break together.
+    retry: Option<Job>,
+}
+
+/// A session with the key handles found through it.
+struct Open {
+    connection: Connection,
+    handles: HashMap<u64, ObjectHandle>,
+}
+
+/// Why a session is given up.
+enum Ended {
+    /// Asked to: by a stop, a hung call, a re-initialisation.
+    Leave,
+    /// The session broke; another one may do.
+    Broken,
+}
+
+impl SessionThread<'_> {
+    /// One session from opening to closing, or one attempt to mend the token. Returns whether there is
+    /// more to do.
+    fn step(&mut self) -> bool {
+        if let Some(refused) = self.retry.take_if(|_| self.pool.is_halted()) {
+            // Waits, or fails, with the others.
+            self.pool.queue.push_again(refused);
+        }
+        match self.pool.duty(self.worker) {
+            Duty::Wait => {}
+            Duty::Leave => return self.worker.is_hung() && self.pool.rejoin(self.worker),
+            Duty::Mend { failed_generation, forced } => {
+                self.worker.begin("mending the token", None);
+                let outcome = self.mend(failed_generation, forced);
+                self.worker.end();
+                self.pool.mended(self.worker, outcome);
+            }
+            Duty::Connect => {
+                let reply = self.retry.as_mut().map(Job::take_reply);
+                self.worker.begin("opening a session", reply);
+                let connection = self.connect();
+                let (reply, _) = self.worker.end();
+                // Without a reply the job was failed because this took too long.
+                self.retry = self.retry.take().zip(reply).map(|(job, reply)| Job { reply, ..job });
+                match connection {
+                    Ok(connection) => return self.serve(connection),
+                    Err((error, _))
+                        if error.is_session_limit() && self.pool.others_connected(self.worker) =>
+                    {
+                        if !std::mem::replace(&mut self.crowded, true) {
+                            tracing::warn!(token = %self.pool.token, %error, "the token allows fewer sessions than `sessions`; going on with those it gave");
+                        }
+                        self.pool.rest();
+                    }
+                    Err((error, generation)) => self.pool.trip(&error, generation),
+                }
+            }
+        }
+        !self.worker.is_hung() || self.pool.rejoin(self.worker)
+    }
+
+    fn connect(&mut self) -> Result<Connection, (SignerError, u64)> {
+        let generation = self.module.generation();
+        let pool = self.pool;
+        let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)
+            .map_err(|error| (error, generation))?;
+        if self.opened {
+            pool.stats.reopened.fetch_add(1, Ordering::Relaxed);
+        }
+        self.opened = true;
+        let mut keeper = lock(&pool.keeper);
+        if !keeper.as_ref().is_some_and(Connection::is_alive) {
+            let fresh = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly);
+            *keeper = Some(fresh.map_err(|error| (error, generation))?);
+        }
+        drop(keeper);
+        if pool.is_halted() {
+            // The token failed meanwhile, and whoever mends it has dropped the keeper already.
+            pool.drop_keeper();
+        }
+        Ok(connection)
+    }
+
+    /// Initialises the module anew, opens a session, and signs with one of the keys in use.
+    fn mend(&self, failed_generation: u64, forced: bool) -> Result<(), SignerError> {
+        let pool = self.pool;
+        pool.drop_keeper();
+        // The rest of the time limit is for C_Finalize and C_Initialize.
+        self.module.reinitialise(failed_generation, forced, pool.settings.call_timeout / 4)?;
+        pool.note_generation(self.module.generation());
+        self.worker.begin("trying a session", None);
+        let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)?;
+        let key = lock(&pool.keys).iter().find_map(std::sync::Weak::upgrade);
+        if let Some(key) = key {
+            match self.prove(&connection, &key.reference, key.algorithm, &key.public_key, &[key.scheme]) {
+                Ok(_) => {}
+                // One key may have gone for good: that is no reason to keep the others from signing.
+                Err(SignerError::KeyMissing { found, .. }) if !found.is_empty() => {}
+                Err(SignerError::KeyMissing { token, .. }) => {
+                    return Err(SignerError::Call {
+                        token,
+                        action: "finding the keys in use".into(),
+                        code: "the token has no private keys any more".into(),
+                        class: FailureClass::Token,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        *lock(&pool.keeper) = Some(connection);
+        Ok(())
+    }
+
+    /// Takes jobs until the session ends. Returns whether there is more to do.
+    fn serve(&mut self, connection: Connection) -> bool {
+        let mut open = Open { connection, handles: HashMap::new() };
+        self.worker.set_connected(true);
+        let ended = loop {
+            if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
+                break Ended::Leave;
+            }
+            let next = self.retry.take().map_or_else(|| self.pool.queue.pop(LOOK_AROUND), Popped::Job);
+            match next {
+                Popped::Job(job) if self.pool.is_halted() || self.module.leaving() => {
+                    self.pool.queue.push_again(job);
+                }
+                Popped::Nothing => {}
+                Popped::End => {
+                    self.close(open);
+                    return false;
+                }
+                Popped::Job(job) if job.reply.is_abandoned() => {}
+                Popped::Job(job) => {
+                    if let Err(ended) = self.handle(&mut open, job) {
+                        break ended;
+                    }
+                }
+            }
+        };
+        self.worker.set_connected(false);
+        if matches!(ended, Ended::Leave) && self.module.leaving() {
+            // Another token of the module is mended: its keeper and ours must go as well.
+            self.worker.begin("closing a session", None);
+            self.pool.drop_keeper();
+            self.worker.end();
+        }
+        self.close(open);
+        !self.worker.is_hung() || self.pool.rejoin(self.worker)
+    }
+
+    fn close(&self, open: Open) {
+        self.worker.begin("closing a session", None);
+        drop(open);
+        self.worker.end();
+    }
+
+    fn handle(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
+        if matches!(job.work, Work::Prepare { .. }) {
+            return self.prepare_job(open, job);
+        }
+        if let Some(pace) = &self.pool.pace {
+            self.wait(pace.book());
+        }
+        self.sign(open, job)
+    }
+
+    /// Waits in portions, so that a thread at a low cap is still there for its session.
+    fn wait(&self, mut left: Duration) {
+        while !left.is_zero() && !self.pool.is_halted() {
+            let portion = left.min(LOOK_AROUND);
+            std::thread::sleep(portion);
+            left -= portion;
+        }
+    }
+
+    fn sign(&mut self, open: &mut Open, mut job: Job) -> Result<(), Ended> {
+        let reply = job.take_reply();
+        let Work::Sign { key, message } = &job.work else { return Ok(()) };
+        let prepared = Arc::clone(&key.0);
+        if job.find_anew {
+            open.handles.remove(&prepared.number);
+        }
+        self.worker.begin("signing", Some(reply));
+        let outcome = open.handle_of(&prepared).and_then(|handle| {
+            open.connection.sign(prepared.scheme, handle, message).map_err(|error| Trouble::of(&error))
+        });
+        let (reply, time) = self.worker.end();
+        // Without a reply the call was given up long ago: the signature has nowhere to go.
+        let Some(reply) = reply else { return Err(Ended::Leave) };
+        job.reply = reply;
+        let trouble = match outcome {
+            Ok(Some(signature)) => {
+                self.pool.stats.call_time.record(time);
+                self.pool.hand_on(job, signature);
+                return Ok(());
+            }
+            Ok(None) => Trouble {
+                class: FailureClass::Request,
+                code: "the signature is not of the curve's size".into(),
+                gone: false,
+            },
+            Err(trouble) => trouble,
+        };
+        self.pool.stats.failed(&trouble.code);
+        self.trouble(open, job, &prepared, trouble)
+    }
+
+    /// Decides what becomes of a job that was not signed, and of the session.
+    fn trouble(
+        &mut self,
+        open: &Open,
+        mut job: Job,
+        prepared: &Prepared,
+        trouble: Trouble,
+    ) -> Result<(), Ended> {
+        let (token, key) = (Arc::clone(&self.pool.token), Arc::clone(&prepared.name));
+        let error = SignerError::Call {
+            token: token.to_string(),
+            action: format!("signing with {key}"),
+            code: trouble.code.clone(),
+            class: trouble.class,
+        };
+        let generation = open.connection.entry.generation;
+        match trouble.class {
+            FailureClass::Session if trouble.gone && job.session_tried => {
+                job.reply.fail(SignError::KeyGone { token, key });
+                Ok(())
+            }
+            FailureClass::Session if !job.session_tried => {
+                tracing::warn!(%token, code = trouble.code, "the session broke, opening another");
+                job.session_tried = true;
+                self.retry = Some(job);
+                Err(Ended::Broken)
+            }
+            // A session that breaks twice with the same job is more than a broken session.
+            FailureClass::Session | FailureClass::Token | FailureClass::Pin if !job.token_tried => {
+                self.pool.trip(&error, generation);
+                job.token_tried = true;
+                self.pool.try_again(job);
+                Err(Ended::Leave)
+            }
+            class => {
+                job.reply.fail(SignError::Failed { token, key, code: trouble.code });
+                if self.pool.item_failed() {
+                    self.pool.trip(&error, generation);
+                    return Err(Ended::Leave);
+                }
+                if class == FailureClass::Request { Ok(()) } else { Err(Ended::Broken) }
+            }
+        }
+    }
+
+    /// As for signatures: once more for the session, once more for the token.
+    fn prepare_job(&mut self, open: &Open, mut job: Job) -> Result<(), Ended> {
+        let reply = job.take_reply();
+        let Work::Prepare { reference, algorithm, public_key } = &job.work else { return Ok(()) };
+        self.worker.begin("preparing a key", Some(reply));
+        let prepared = self.prepare(open, reference, *algorithm, public_key.clone());
+        let (reply, _) = self.worker.end();
+        let Some(reply) = reply else { return Err(Ended::Leave) };
+        job.reply = reply;
+        match prepared.as_ref().map_err(SignerError::class) {
+            Err(FailureClass::Session) if !job.session_tried => {
+                job.session_tried = true;
+                self.retry = Some(job);
+                Err(Ended::Broken)
+            }
+            Err(FailureClass::Session | FailureClass::Token) if !job.token_tried => {
+                if let Err(error) = &prepared {
+                    self.pool.trip(error, open.connection.entry.generation);
+                }
+                job.token_tried = true;
+                self.pool.try_again(job);
+                Err(Ended::Leave)
+            }
+            _ => {
+                job.reply.prepared(prepared);
+                Ok(())
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        open: &Open,
+        reference: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        public_key: Vec<u8>,
+    ) -> Result<PreparedKey, SignerError> {
+        let scheme =
+            self.prove(&open.connection, reference, algorithm, &public_key, Scheme::of(algorithm))?;
+        let key_algorithm = self.key_algorithm(reference, algorithm, &public_key)?;
+        let prepared = Arc::new(Prepared {
+            signer: self.pool.number,
+            number: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            reference: reference.clone(),
+            name: reference.to_string().into(),
+            algorithm,
+            key_algorithm,
+            public_key,
+            scheme,
+        });
+        let mut keys = lock(&self.pool.keys);
+        keys.retain(|key| key.strong_count() > 0);
+        keys.push(Arc::downgrade(&prepared));
+        Ok(PreparedKey(prepared))
+    }
+
+    fn key_algorithm(
+        &self,
+        reference: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        public_key: &[u8],
+    ) -> Result<crate::ocsp::KeyAlgorithm, SignerError> {
+        spki::key_algorithm(public_key, algorithm).ok_or_else(|| SignerError::KeyUnfit {
+            token: self.pool.settings.name.clone(),
+            key: reference.clone(),
+            what: format!("the certificate's public key: {}", misfit(None, algorithm)),
+        })
+    }
+
+    /// Finds the key, signs and verifies. Returns the first of the schemes that works.
+    fn prove(
+        &self,
+        connection: &Connection,
+        reference: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        public_key: &[u8],
+        schemes: &[Scheme],
+    ) -> Result<Scheme, SignerError> {
+        let wanted = self.key_algorithm(reference, algorithm, public_key)?;
+        let handle = connection.private_key(reference)?;
+        connection.check_fit(handle, reference, wanted, algorithm)?;
+        let mechanisms = connection.mechanisms()?;
+        let mut refused = None;
+        for scheme in schemes.iter().filter(|scheme| mechanisms.contains(&scheme.kind())) {
+            match connection.sign(*scheme, handle, PROOF) {
+                Ok(Some(signature)) if algorithm.verify(public_key, PROOF, &signature).is_ok() => {
+                    return Ok(*scheme);
+                }
+                Ok(_) => {
+                    return Err(SignerError::KeyMismatch {
+                        token: self.pool.settings.name.clone(),
+                        key: reference.clone(),
+                        algorithm,
+                    });
+                }
+                Err(error) if classify(&error) == FailureClass::Request => refused = Some(error),
+                Err(error) => return Err(connection.failure("signing to try a key", &error)),
+            }
+        }
+        Err(match refused {
+            Some(error) => connection.failure("signing to try a key", &error),
+            None => SignerError::MechanismMissing {
+                token: self.pool.settings.name.clone(),
+                act: "sign with",
+                algorithm: algorithm.to_string(),
+                mechanisms: schemes
+                    .iter()
+                    .map(|scheme| scheme.kind().to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
+        })
+    }
+}
+
+/// A failed signature.
+struct Trouble {
+    class: FailureClass,
+    code: String,
+    /// The key is not in the token, others are.
+    gone: bool,
+}
+
+impl Trouble {
+    fn of(error: &Pkcs11Error) -> Self {
+        Self { class: classify(error), code: code_of(error), gone: false }
+    }
+}
+
+impl Open {
+    /// The session's handle for a key, found once.
+    fn handle_of(&mut self, key: &Prepared) -> Result<ObjectHandle, Trouble> {
+        if let Some(handle) = self.handles.get(&key.number) {
+            return Ok(*handle);
+        }
+        let handle = match self.connection.private_key(&key.reference) {
+            Ok(handle) => handle,
+            Err(SignerError::KeyMissing { found, .. }) => {
+                // An empty token has been exchanged or hidden; one key less was destroyed by somebody.
+                let gone = !found.is_empty();
+                let class = if gone { FailureClass::Session } else { FailureClass::Token };
+                return Err(Trouble { class, code: "the key is not there any more".into(), gone });
+            }
+            Err(SignerError::Call { code, class, .. }) => return Err(Trouble { class, code, gone: false }),
+            Err(error) => {
+                return Err(Trouble { class: error.class(), code: error.to_string(), gone: false });
+            }
+        };
+        self.handles.insert(key.number, handle);
+        Ok(handle)
+    }
+}
