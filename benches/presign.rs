@@ -213,7 +213,7 @@ impl Stage {
         let app = App::open(settings, clock).await.unwrap();
         let problems = app.install_configured().await.unwrap();
         assert!(problems.is_empty(), "{problems:?}");
-        let (identities, problems) = app.identities().await.unwrap();
+        let (identities, problems) = app.identities(&[]).await.unwrap();
         assert!(problems.is_empty() && identities.len() == 1, "{problems:?}");
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
