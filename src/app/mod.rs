@@ -53,6 +53,18 @@ pub enum AppError {
         /// The names there are.
         known: String,
     },
+    /// The CA is known by another name.
+    #[error(
+        "the certificate {place} for the issuer {name:?} has the name and key of the issuer {known:?}, which is the same CA: use that name"
+    )]
+    SameIssuer {
+        /// The name asked for.
+        name: String,
+        /// Where the certificate came from.
+        place: String,
+        /// The name it is known by.
+        known: String,
+    },
     /// No token of that name.
     #[error("there is no [[token]] named {name:?} in the configuration; known are: {known}")]
     NoToken {
@@ -186,6 +198,22 @@ impl App {
             what: format!("the certificate of the issuer {name:?} ({place})"),
             error,
         })?;
+        // A renewed or cross-signed certificate of the same name and key is the same issuer to every
+        // CertID, so it is known already: under this name, or under one that must not be doubled.
+        let same = |known: &KnownIssuer| {
+            known.issuer.certificate().subject_name() == issuer.certificate().subject_name()
+                && known.issuer.certificate().public_key() == issuer.certificate().public_key()
+        };
+        if let Some(known) = self.issuers().await?.into_iter().find(same) {
+            if known.record.name == name {
+                return Ok(known);
+            }
+            return Err(AppError::SameIssuer {
+                name: name.to_owned(),
+                place: place.to_owned(),
+                known: known.record.name,
+            });
+        }
         let record = self.store.add_issuer(name, der).await?;
         Ok(KnownIssuer { record, issuer: Arc::new(issuer) })
     }
@@ -461,7 +489,7 @@ impl App {
 fn frame(responder: &KnownResponder) -> Result<Frame, AppError> {
     let algorithm: SignatureAlgorithm =
         responder.record.responder.algorithm.parse().map_err(|error| record_error(responder, error))?;
-    let own = responder.certificate.der() == responder.issuer.issuer.certificate().der();
+    let own = responder.certificate.public_key() == responder.issuer.issuer.certificate().public_key();
     Ok(Frame { algorithm, certificate: (!own).then(|| responder.certificate.der().to_vec()) })
 }
 

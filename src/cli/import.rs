@@ -69,6 +69,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
             Ok(if whole { outcome } else { Outcome::Partly })
         }
     };
+    super::presign::tidy(&*app.store, app.clock.now()).await;
     app.close().await;
     outcome
 }

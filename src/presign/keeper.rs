@@ -1,6 +1,7 @@
 //! Keeps the fleet fresh while serving: fills the shelf, follows the store's feed, and signs what
 //! comes due.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -26,7 +27,7 @@ const PAGE: u32 = 2_000;
 const TICK: Duration = Duration::from_millis(200);
 
 /// How long the feed's entries are kept for readers that were away.
-const FEED_KEPT: Duration = Duration::from_secs(3_600);
+pub const FEED_KEPT: Duration = Duration::from_secs(3_600);
 
 /// The first wait after a failure; doubled with each further one up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -270,9 +271,9 @@ impl Keeper {
         let now = self.now();
         let reason = error.to_string();
         self.told.retain(|_, at| now.since(*at) < TOLD_EVERY);
-        if !self.told.contains_key(&reason) {
+        if let Entry::Vacant(untold) = self.told.entry(reason) {
             tracing::error!(shard = key.shard.0, row = key.row, %error, "no answer; trying again with growing waits");
-            self.told.insert(reason, now);
+            untold.insert(now);
         }
     }
 

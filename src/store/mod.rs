@@ -232,7 +232,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 /// The URL without user and password, and without parameters (which may hold a password too).
-fn without_credentials(url: &str) -> String {
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
