@@ -2,7 +2,7 @@
 //! one cost. `IMPORT_ROWS` sets the length of the file (20,000 by default).
 #![expect(clippy::expect_used, reason = "a benchmark that cannot run has nobody to hand an error to")]
 
-use std::fmt::Write as _;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,19 +13,20 @@ use tokio::runtime::Runtime;
 
 /// Random-looking serials of 16 octets, as EasyRSA gives them; one row in ten is revoked.
 fn write_index(path: &Path, rows: u64) {
-    let mut text = String::new();
+    let file = std::fs::File::create(path).expect("the temporary folder takes the index");
+    let mut text = BufWriter::new(file);
     for number in 0..rows {
         let high = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let low = high.rotate_left(29).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let (status, revoked) = if number % 10 == 0 { ('R', "260102030405Z,superseded") } else { ('V', "") };
         let serial = format!("{high:016X}{low:016X}");
-        // Writing to a String cannot fail.
-        let _ = writeln!(
+        writeln!(
             text,
             "{status}\t280101000000Z\t{revoked}\t{serial}\tunknown\t/C=DE/O=Example/CN=host-{number}.example.org"
-        );
+        )
+        .expect("the index is written");
     }
-    std::fs::write(path, text).expect("the temporary folder takes the index");
+    text.flush().expect("the index is written");
 }
 
 async fn fresh_store(folder: &Path) -> (Arc<dyn Store>, IssuerId) {

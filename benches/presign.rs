@@ -279,7 +279,8 @@ impl Stage {
         let now = self.app.clock.now();
         let counts = self.app.store.counts(self.issuer, now).await.unwrap();
         assert_eq!((counts.unexpired, counts.answered), (self.registered as u64, self.registered as u64));
-        let identity = self.pipeline.identities.for_issuer(self.issuer, now).unwrap();
+        let identity =
+            self.pipeline.identities.for_issuer(self.issuer, now, Duration::from_secs(86_400)).unwrap();
         let certificate = identity.frame.certificate.as_deref();
         let responder = Certificate::from_der(certificate.unwrap()).unwrap();
         for number in [0, self.registered / 2, self.registered - 1] {

@@ -8,6 +8,7 @@ pub mod settings;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -88,6 +89,11 @@ pub enum AppError {
         /// What is wrong.
         what: String,
     },
+    /// The loop that keeps answers fresh ended.
+    #[error(
+        "the keeper ended on its own: revocations would no longer be followed, so everything was stopped; the log before this says why"
+    )]
+    KeeperEnded,
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -104,6 +110,7 @@ pub struct App {
     /// The store.
     pub store: Arc<dyn Store>,
     signers: Mutex<HashMap<String, Signer>>,
+    patient: AtomicBool,
 }
 
 /// An issuer as the store has it, read.
@@ -135,7 +142,13 @@ impl App {
     /// [`AppError`] for a store that does not open or an issuer whose certificate does not read.
     pub async fn open(settings: Settings, clock: SharedClock) -> Result<Self, AppError> {
         let store = store::open(&settings.store_url).await?;
-        let app = Self { settings: ArcSwap::from_pointee(settings), clock, store, signers: Mutex::default() };
+        let app = Self {
+            settings: ArcSwap::from_pointee(settings),
+            clock,
+            store,
+            signers: Mutex::default(),
+            patient: AtomicBool::new(false),
+        };
         app.enter_issuers(&app.settings()).await?;
         Ok(app)
     }
@@ -224,6 +237,12 @@ impl App {
         })
     }
 
+    /// From now on a token that is away is waited for in the background, instead of failing whoever
+    /// asks for its signer.
+    pub fn be_patient(&self) {
+        self.patient.store(true, Ordering::Relaxed);
+    }
+
     /// The signer of a token, started at the first call.
     ///
     /// # Errors
@@ -234,7 +253,11 @@ impl App {
         if let Some(signer) = signers.get(token) {
             return Ok(signer.clone());
         }
-        let signer = Signer::start(settings).await?;
+        let signer = if self.patient.load(Ordering::Relaxed) {
+            Signer::start_patiently(settings).await?
+        } else {
+            Signer::start(settings).await?
+        };
         signers.insert(token.to_owned(), signer.clone());
         Ok(signer)
     }
@@ -360,6 +383,10 @@ impl App {
         let mut identities = Vec::new();
         let mut problems = Vec::new();
         for responder in self.responders().await? {
+            if matches!(responder.delegation, Err(DelegationError::Ended(_))) {
+                // The way of all responders; one that nothing replaced is missed by who needs it.
+                continue;
+            }
             let known = ready.iter().find(|identity| identity.responder == responder.record.number);
             match self.identity(&responder, known).await {
                 Ok(identity) => identities.push(identity),

@@ -4,11 +4,7 @@ use crate::signer::KeyReference;
 const MINIMAL: &str = "[store]\nurl = \"sqlite://var/x.db\"\n";
 
 fn messages(text: &str) -> Vec<String> {
-    parse(text)
-        .unwrap_err()
-        .into_iter()
-        .map(|problem| format!("{}: {}", problem.line, problem.message))
-        .collect()
+    parse(text).unwrap_err().into_iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect()
 }
 
 #[test]
@@ -103,8 +99,7 @@ fn a_syntax_error_is_told_with_its_line() {
 /// B8.
 #[test]
 fn revoked_for_unknown_serials_needs_the_private_preset() {
-    let text =
-        |preset| format!("{MINIMAL}[ocsp]\nunknown_serial = \"revoked\"\n[policy]\npreset = \"{preset}\"\n");
+    let text = |preset| format!("{MINIMAL}[ocsp]\nunknown_serial = \"revoked\"\n[policy]\npreset = \"{preset}\"\n");
     assert!(messages(&text("web-pki"))[0].contains("4: ocsp.unknown_serial"));
     assert!(messages(&text("microsoft"))[0].contains("certificateHold"));
     assert_eq!(parse(&text("private")).unwrap().responder.unknown_serial, UnknownSerial::Revoked);

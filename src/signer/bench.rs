@@ -428,6 +428,10 @@ mod tests {
                 assert!(row.rate > 0.0 && row.raw_rate > 0.0 && row.unverified_rate > 0.0, "{row:?}");
                 assert!(row.p50 > Duration::ZERO && row.p50 <= row.p99, "{row:?}");
             }
+            let existing = KeyReference::Label("existing".into());
+            let settings = place.settings();
+            let alone = raw_rate(&settings, &existing, 2, Duration::from_millis(60));
+            assert!(block_on(alone).unwrap() > 0.0);
             assert_eq!(rows[0].algorithm, SignatureAlgorithm::EcdsaP256Sha256);
             assert_eq!(rows[2].algorithm, SignatureAlgorithm::RsaPssSha256);
             let seen = seen.into_inner().unwrap();

@@ -96,7 +96,7 @@ pub trait Store: Send + Sync + 'static {
     async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
 
     /// Installs a responder. The same issuer and certificate again keeps its number and the time it
-    /// was installed, and takes over token, key and algorithm.
+    /// was installed, and takes over token and key; another algorithm is another responder.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such issuer.
@@ -168,12 +168,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores answers; one outcome an answer, in order. An answer is stored when the certificate's
     /// version is still the one it was signed for and no stored answer of that version has a later
-    /// thisUpdate. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
+    /// thisUpdate, except one that lies after `now`: it was made while the clock was ahead, and gives way. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
     /// stored is announced.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when an answer names a responder that was never installed.
-    async fn store_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError>;
+    async fn store_answers(
+        &self,
+        answers: &[NewAnswer],
+        now: UnixTime,
+    ) -> Result<Vec<AnswerOutcome>, StoreError>;
 
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;

@@ -23,10 +23,11 @@ struct Present {
 }
 
 impl Present {
-    fn takes(self, answer: &NewAnswer) -> bool {
+    fn takes(self, answer: &NewAnswer, now: UnixTime) -> bool {
         self.version == answer.version
             && self.answer.is_none_or(|(version, this_update)| {
-                version != answer.version || this_update <= answer.this_update
+                // One from the future was made while the clock was wrong: nobody may serve it.
+                version != answer.version || this_update <= answer.this_update || this_update > now
             })
     }
 }
@@ -59,7 +60,11 @@ fn present(entry: &mut Packed<'_>, rowids: &[i64]) -> Result<(i64, Present), Str
 }
 
 impl SqliteStore {
-    pub(super) async fn put_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError> {
+    pub(super) async fn put_answers(
+        &self,
+        answers: &[NewAnswer],
+        now: UnixTime,
+    ) -> Result<Vec<AnswerOutcome>, StoreError> {
         let mut writing = self.write("storing answers in").await?;
         let mut outcomes = Vec::with_capacity(answers.len());
         for portion in answers.chunks(PORTION) {
@@ -70,7 +75,7 @@ impl SqliteStore {
                 let row = rowid(answer.key);
                 let place = row.and_then(|row| present.get_mut(&row));
                 if let (Some(row), Some(place)) = (row, place)
-                    && place.takes(answer)
+                    && place.takes(answer, now)
                 {
                     place.answer = Some((answer.version, answer.this_update));
                     stored.push((row, answer));

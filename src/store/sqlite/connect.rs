@@ -76,6 +76,7 @@ pub(super) async fn open(url: &str) -> Result<Pools, StoreError> {
             // waiting sleeps ever longer and loses every race against a steady writer.
             options(&path)
                 .busy_timeout(Duration::from_millis(10))
+                // 64 MiB: the index of a million random serials, which an import is all over.
                 .pragma("cache_size", "-65536")
                 // The journal of a statement of many rows: in a file, it was a fourth of an import.
                 .pragma("temp_store", "MEMORY")
@@ -86,7 +87,7 @@ pub(super) async fn open(url: &str) -> Result<Pools, StoreError> {
         .map_err(|error| failed(url, "opening", error))?;
     let readers = pool(READERS)
         .connect_with(
-            options(&path).busy_timeout(TURN).pragma("cache_size", "-16384").pragma("query_only", "ON"),
+            options(&path).busy_timeout(TURN).pragma("cache_size", "-4096").pragma("query_only", "ON"),
         )
         .await
         .map_err(|error| failed(url, "opening", error))?;

@@ -16,12 +16,12 @@ pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHER
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
-     FROM responder WHERE issuer = ?1 AND certificate = ?2";
+     FROM responder WHERE issuer = ?1 AND certificate = ?2 AND algorithm = ?3";
 pub(super) const RESPONDER_INSERT: &str =
     "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 pub(super) const RESPONDER_UPDATE: &str =
-    "UPDATE responder SET token = ?2, key = ?3, algorithm = ?4, not_after = ?5 WHERE number = ?1";
+    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4 WHERE number = ?1";
 pub(super) const RESPONDERS: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
      FROM responder ORDER BY number";

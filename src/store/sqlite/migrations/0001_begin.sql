@@ -16,7 +16,7 @@ CREATE TABLE responder (
     certificate  BLOB NOT NULL,
     not_after    INTEGER NOT NULL,
     installed_at INTEGER NOT NULL,
-    UNIQUE (issuer, certificate)
+    UNIQUE (issuer, certificate, algorithm)
 ) STRICT;
 
 -- The row is shard * 2^32 + the certificate's number in its shard, from 1: a shard is a range of
