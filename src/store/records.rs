@@ -230,7 +230,7 @@ pub enum AnswerOutcome {
     Superseded,
 }
 
-/// A place in the feed of changes. Starts at what [`Store::feed_position`] returns.
+/// A place in the feed of changes. Starts at what [`Store::feed_position`](super::Store::feed_position) returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedPosition(pub i64);
 
