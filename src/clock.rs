@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 /// A moment in whole seconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 ///
-/// OCSP times carry no fractions (RFC 9919 section 4), so this is the only resolution used for
+/// OCSP times carry no fractions (RFC 9919 section 3.2.4), so this is the only resolution used for
 /// statuses and schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixTime(pub i64);

@@ -8,8 +8,8 @@ use super::context::{Context, table};
 use super::{Outcome, Usage};
 use crate::app::files;
 use crate::checker::{self, Report, Verdict};
-use crate::clock::{Clock, SystemClock};
-use crate::ocsp::{Certificate, Issuer};
+use crate::clock::SystemClock;
+use crate::ocsp::{Certificate, Issuer, Preset};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// The certificate to ask about, PEM or DER.
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
+    /// By whose policy the responder is held: web-pki, microsoft or private.
+    #[arg(long, value_name = "PRESET", default_value_t = Preset::WebPki)]
+    preset: Preset,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -40,8 +43,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         ))
         .into());
     }
-    let report =
-        checker::check(&arguments.url, &issuer, &certificate, SystemClock.now()).await.map_err(Usage)?;
+    let report = checker::check(&arguments.url, &issuer, &certificate, arguments.preset, &SystemClock)
+        .await
+        .map_err(Usage)?;
     context.print(&report, text)?;
     Ok(if report.passed() { Outcome::Done } else { Outcome::Failed })
 }
@@ -55,16 +59,20 @@ fn text(report: &Report) -> String {
         };
         [
             line.id.to_owned(),
-            line.question.clone(),
             verdict.to_owned(),
             line.requirement.to_owned(),
             line.source.to_owned(),
-            line.detail.clone(),
+            line.seen.clone(),
         ]
     });
-    let mut text = table(["LINE", "QUESTION", "VERDICT", "REQUIREMENT", "SOURCE", "SEEN"], rows);
+    let mut text = table(["LINE", "VERDICT", "REQUIREMENT", "SOURCE", "SEEN"], rows);
     let count = |verdict| report.lines.iter().filter(|line| line.verdict == verdict).count();
-    text += &format!("\n{} passed, {} failed\n", count(Verdict::Passed), count(Verdict::Failed));
+    text += &format!(
+        "\n{} passed, {} failed, {} not applicable\n",
+        count(Verdict::Passed),
+        count(Verdict::Failed),
+        count(Verdict::NotApplicable)
+    );
     text += &match (report.status, &report.revoked_at) {
         (Some(status), Some(time)) => {
             let reason = report.reason.map(|reason| format!(", {reason}")).unwrap_or_default();

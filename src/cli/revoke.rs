@@ -8,7 +8,7 @@ use super::{Outcome, Usage};
 use crate::app::App;
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial};
-use crate::store::{CertificateRecord, StatusChange};
+use crate::store::{CertificateRecord, IssuerId, Shard, StatusChange};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -16,8 +16,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     issuer: String,
     /// The serial number in hexadecimal.
-    #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
-    serial: Serial,
+    #[arg(long, value_name = "HEX", allow_hyphen_values = true, required_unless_present = "all")]
+    serial: Option<Serial>,
+    /// Every unexpired certificate of the CA, as when its key is compromised (RFC 6960 section 2.7).
+    #[arg(long, conflicts_with = "serial", requires = "reason")]
+    all: bool,
     /// Why: keyCompromise, CACompromise, affiliationChanged, superseded, cessationOfOperation,
     /// certificateHold, privilegeWithdrawn, AACompromise.
     #[arg(long)]
@@ -72,12 +75,62 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     }
     let issuer = app.issuer(&arguments.issuer).await?;
     let revocation = Revocation { time, reason: arguments.reason };
-    let mut outcomes = app.store.revoke(issuer.record.id, &[(arguments.serial, revocation)]).await?;
-    let change = outcomes.pop().unwrap_or(StatusChange::NotFound);
-    let outcome =
-        report(context, &arguments.issuer, &arguments.serial, change, "is revoked for good already");
+    let outcome = match arguments.serial {
+        Some(serial) => {
+            let mut outcomes = app.store.revoke(issuer.record.id, &[(serial, revocation)]).await?;
+            let change = outcomes.pop().unwrap_or(StatusChange::NotFound);
+            report(context, &arguments.issuer, &serial, change, "is revoked for good already")
+        }
+        None => {
+            let all = revoke_all(&app, issuer.record.id, revocation).await?;
+            context.print(&all, |all| {
+                format!(
+                    "{} certificates of {}: {} revoked at {time}, {} were revoked before",
+                    all.revoked + all.before,
+                    arguments.issuer,
+                    all.revoked,
+                    all.before
+                )
+            })?;
+            Ok(Outcome::Done)
+        }
+    };
     app.close().await;
     outcome
+}
+
+/// What came of revoking everything.
+#[derive(Default, Serialize)]
+struct All {
+    revoked: u64,
+    before: u64,
+}
+
+/// Certificates revoked in one transaction.
+const PAGE: u32 = 500;
+
+/// Revokes every unexpired certificate of an issuer. What is revoked already stays as it is, so that
+/// it can be killed and run again.
+async fn revoke_all(app: &App, issuer: IssuerId, revocation: Revocation) -> anyhow::Result<All> {
+    let mut all = All::default();
+    for shard in Shard::all() {
+        let mut after = 0;
+        loop {
+            let page = app.store.schedule(shard, after, PAGE, app.clock.now()).await?;
+            let Some(last) = page.last() else { break };
+            after = last.key.row;
+            let of_issuer = page.iter().filter(|entry| entry.issuer == issuer);
+            let entries: Vec<_> = of_issuer.map(|entry| (entry.serial, revocation)).collect();
+            for change in app.store.revoke(issuer, &entries).await? {
+                match change {
+                    StatusChange::Changed(_) => all.revoked += 1,
+                    StatusChange::Unchanged(_) | StatusChange::Refused(_) => all.before += 1,
+                    StatusChange::NotFound => {}
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 pub(super) async fn unhold(context: &Context, arguments: &UnholdArguments) -> anyhow::Result<Outcome> {

@@ -111,3 +111,27 @@ fn verification(
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyIdMethod, KeyPair, PublicKeyData};
+
+    /// C6.
+    #[test]
+    fn the_key_hash_covers_the_key_and_not_the_key_identifier() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_identifier_method = KeyIdMethod::PreSpecified(vec![0x5a; 20]);
+        let issuer = Issuer::from_der(params.self_signed(&key).unwrap().der()).unwrap();
+        assert_eq!(issuer.certificate().subject_key_identifier(), Some(vec![0x5a; 20]));
+        for hash in HashAlgorithm::ALL {
+            // An uncompressed point: without tag, length and unused-bits octet it begins with 4.
+            assert_eq!(key.der_bytes()[0], 4);
+            let cert_id = issuer.cert_id(hash, "01".parse().unwrap());
+            assert_eq!(cert_id.issuer_key_hash[..], hash.digest(key.der_bytes()));
+            assert_eq!(cert_id.issuer_name_hash[..], hash.digest(issuer.certificate().subject_name()));
+        }
+    }
+}

@@ -45,6 +45,8 @@ pub struct ReceivedSingle {
     pub next_update: Option<UnixTime>,
     /// Whether a time carries a fraction of a second, which L8 forbids.
     pub has_fractions: bool,
+    /// Object identifiers of all singleExtensions, in order.
+    pub extensions: Vec<String>,
 }
 
 impl PartialEq<SingleResponse> for ReceivedSingle {
@@ -202,6 +204,12 @@ impl ReceivedSingle {
             this_update: single.this_update.into(),
             next_update: single.next_update.map(UnixTime::from),
             has_fractions,
+            extensions: single
+                .single_extensions
+                .iter()
+                .flat_map(|all| all.iter())
+                .map(|each| dotted(&each.extn_id))
+                .collect(),
         })
     }
 }

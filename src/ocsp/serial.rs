@@ -203,6 +203,7 @@ mod tests {
         assert_eq!(content("000000000000000000000000000000000000000000000000000000000001"), [1]);
     }
 
+    /// C10.
     #[test]
     fn negative_serials_of_old_certificates_survive_the_round_trip() {
         for (text, octets) in [
@@ -216,6 +217,7 @@ mod tests {
         }
     }
 
+    /// C10.
     #[test]
     fn twenty_octets_with_the_high_bit_fit_and_more_do_not() {
         let widest = "f".repeat(40);
@@ -239,6 +241,7 @@ mod tests {
             prop_assert_eq!(serial.to_string().parse::<Serial>().unwrap(), serial);
         }
 
+        /// C10.
         #[test]
         fn redundant_leading_octets_do_not_change_the_integer(octets in proptest::collection::vec(any::<u8>(), 1..=20)) {
             let pad = if octets[0] & 0x80 == 0 { 0x00 } else { 0xff };

@@ -29,7 +29,7 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// What the HTTP headers of a cacheable answer are made from (RFC 9919 section 5).
+/// What the HTTP headers of a cacheable answer are made from (RFC 9919 sections 6 and 7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheFacts {
     /// thisUpdate and producedAt, which are equal: `Last-Modified`.

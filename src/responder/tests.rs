@@ -58,26 +58,28 @@ fn bench(unknown_serial: UnknownSerial) -> Bench {
 }
 
 impl Bench {
-    /// Shelves a certificate that is in force from `NOW` for 90 days, with an answer of 7 days.
+    /// Shelves a certificate that is in force from `NOW` for 90 days, with an answer of 7 days made
+    /// now.
     fn shelve(&self, serial: Serial, revocation: Option<Revocation>) {
         let status = revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let next_update = NOW.plus(7 * DAY);
+        let made = self.clock.now();
+        let next_update = made.plus(7 * DAY);
         let single = |hash| SingleResponse {
             cert_id: self.issuer.cert_id(hash, serial),
             status,
-            this_update: NOW,
+            this_update: made,
             next_update,
         };
         let data = ResponseData {
             responder_id: ResponderId::by_key(self.issuer.certificate()),
-            produced_at: NOW,
+            produced_at: made,
             responses: vec![single(HashAlgorithm::Sha1), single(HashAlgorithm::Sha256)],
             nonce: None,
             extended_revoke: false,
         };
         let data = data.encode().unwrap();
         let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
-        let times = [NOW, next_update, NOW.plus(3 * DAY)];
+        let times = [made, next_update, made.plus(3 * DAY)];
         let answer = ShelfAnswer::new(frame, &data, &self.key.sign(&data).unwrap(), times);
         let slot = Slot {
             version: 1,
@@ -172,6 +174,27 @@ async fn an_expired_or_not_yet_valid_certificate_is_unauthorized() {
         bench.clock.set(NOW.plus(90 * DAY + Duration::from_secs(1)));
         assert!(is_error(&ask().await, ErrorStatus::Unauthorized), "{unknown_serial}");
     }
+}
+
+/// B11: and no longer than that.
+#[tokio::test]
+async fn a_revoked_certificate_is_answered_until_it_expires() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelf.set_complete();
+    let revocation = Revocation { time: NOW, reason: Some(CrlReason::KeyCompromise) };
+    let cert_id = bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1"));
+    for day in (0..=90).step_by(3) {
+        bench.clock.set(NOW.plus(day * DAY));
+        bench.shelve(serial("a1"), Some(revocation));
+        bench.shelf.sweep(bench.clock.now());
+        let answer = bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1")).await;
+        let received = Received::decode(&answer.body).unwrap();
+        assert_eq!(received.single(&cert_id).unwrap().status, CertStatus::Revoked(revocation), "day {day}");
+    }
+    bench.clock.advance(Duration::from_secs(1));
+    bench.shelf.sweep(bench.clock.now());
+    let answer = bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1")).await;
+    assert!(is_error(&answer, ErrorStatus::Unauthorized));
 }
 
 /// C3: an answer past nextUpdate is never served; without a token to sign a new one it is tryLater.

@@ -12,10 +12,11 @@ use crate::support::nginx::{Nginx, Stapling};
 use crate::support::{eventually, free_port};
 
 /// `openssl ocsp` as a responder, signing with the CA's key. Dropping it ends it.
-struct OpenSslResponder(Child);
+pub(crate) struct OpenSslResponder(Child);
 
 impl OpenSslResponder {
-    fn start(ca: &TestCa, port: u16) -> Self {
+    /// Answers from the index of `ca`.
+    pub(crate) fn start(ca: &TestCa, port: u16) -> Self {
         let (index, authority, key) = (ca.index(), ca.certificate(), ca.key());
         let (index, authority, key) = (utf8(&index), utf8(&authority), utf8(&key));
         let log = ca.file("responder.log");

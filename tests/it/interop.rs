@@ -9,11 +9,13 @@ use crate::support::nginx::{Nginx, Stapling};
 use crate::support::server::Server;
 use crate::support::site::{Pair, REASON, Site};
 
+/// B1, C7, C8.
 #[test]
 fn openssl_gnutls_nss_and_python_accept_answers_signed_with_rsa_2048() {
     clients_accept(KeyKind::Rsa2048);
 }
 
+/// B1, C7, C8.
 #[test]
 fn openssl_gnutls_nss_and_python_accept_answers_signed_with_p256() {
     clients_accept(KeyKind::P256);

@@ -9,11 +9,13 @@ use crate::support::site::{Pair, Site};
 /// statement (INFO), which any identifier of that method gets.
 const KEY_IDENTIFIER_METHOD: &str = "pkix.subject_key_identifier_method_1_identified";
 
+/// C14, C15, C19, B12.
 #[test]
 fn pkilint_finds_nothing_in_answers_and_delegates_with_rsa_2048() {
     pkilint_finds_nothing(KeyKind::Rsa2048);
 }
 
+/// C14, C15, C19, B12.
 #[test]
 fn pkilint_finds_nothing_in_answers_and_delegates_with_p256() {
     pkilint_finds_nothing(KeyKind::P256);

@@ -7,6 +7,7 @@
 mod support;
 
 mod command_line;
+mod conformance;
 mod control_experiment;
 mod faults;
 mod imports;

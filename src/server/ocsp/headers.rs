@@ -1,4 +1,4 @@
-//! The headers of a cacheable answer (RFC 9919 section 5), made without a formatter: this runs once a request.
+//! The headers of a cacheable answer (RFC 9919 sections 6 and 7.2), made without a formatter: this runs once a request.
 
 use bytes::Bytes;
 use hyper::header::HeaderValue;
@@ -58,7 +58,7 @@ fn ascii(text: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).expect("printable ASCII")
 }
 
-/// Seconds until the newer answer is planned, always ending before nextUpdate (RFC 9919 section 5).
+/// Seconds until the newer answer is planned, always ending before nextUpdate (RFC 9919 section 7.2).
 pub(super) fn max_age(facts: &CacheFacts, now: UnixTime) -> i64 {
     let end = facts.renewed_at.0.min(facts.next_update.0.saturating_sub(1));
     end.saturating_sub(now.0).clamp(0, LONGEST_AGE)

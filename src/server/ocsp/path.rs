@@ -1,4 +1,4 @@
-//! From the path of a GET to the octets of the OCSPRequest (RFC 6960 appendix A.1, RFC 9919 section 5).
+//! From the path of a GET to the octets of the OCSPRequest (RFC 6960 appendix A.1, RFC 9919 section 6).
 //!
 //! Clients and the middle-boxes before them write the same base64 in many ways; all of them are read.
 
