@@ -117,10 +117,9 @@ impl Check<'_> {
         }
     }
 
-    /// Variants of the request itself.
-    pub(super) async fn requests(&mut self) {
-        let sha1 = self.cert_id(HashAlgorithm::Sha1);
-        let whole = plain(&sha1);
+    /// What is no request. Asked last: some responders do not survive it.
+    pub(super) async fn malformed(&mut self) {
+        let whole = plain(&self.cert_id(HashAlgorithm::Sha1));
         let longer = [&whole[..], &[0]].concat();
         let malformed: [(&str, &[u8]); 4] = [
             ("POST text", b"hello"),
@@ -137,6 +136,11 @@ impl Check<'_> {
             let told = status.as_ref().map_or_else(Clone::clone, |status| format!("HTTP {status}"));
             self.book.hold(rules::IN_200, question, status.is_ok_and(|status| status == 200), told);
         }
+    }
+
+    /// Variants of the request itself.
+    pub(super) async fn requests(&mut self) {
+        let sha1 = self.cert_id(HashAlgorithm::Sha1);
         if self.preset.allows_hold() {
             self.book.skip(rules::HOLD, "the certificate", "the CA is private");
         } else {

@@ -58,6 +58,7 @@ pub async fn check(
         check.nonces().await;
         check.paths().await;
         check.http().await;
+        check.malformed().await;
     }
     let revocation = match check.status {
         Some(CertStatus::Revoked(revocation)) => Some(revocation),
