@@ -8,10 +8,12 @@ mod support;
 
 mod command_line;
 mod control_experiment;
+mod corpus;
 mod faults;
 mod imports;
 mod interop;
 mod layers;
 mod lint;
 mod presign;
+mod request_differential;
 mod serving;
