@@ -164,21 +164,23 @@ impl Shelf {
         true
     }
 
-    /// Takes certificates off that have expired by `now`. Returns how many.
+    /// Takes certificates off that have expired by `now`. Returns how many of the answers that stay
+    /// have passed nextUpdate, so that they are not served.
     pub fn sweep(&self, now: UnixTime) -> usize {
         let slots = self.slots.pin();
-        let mut swept = 0;
+        let mut expired = 0;
         for (key, slot) in &slots {
             if slot.not_after < now
                 && let Some((_, old)) = slots.remove_entry(key)
             {
-                swept += 1;
                 if old.answer.is_some() {
                     self.answers.fetch_sub(1, Ordering::Relaxed);
                 }
+            } else if slot.answer.as_ref().is_some_and(|answer| answer.next_update < now) {
+                expired += 1;
             }
         }
-        swept
+        expired
     }
 
     /// Certificates on the shelf.
@@ -252,9 +254,14 @@ mod tests {
             slot.not_after = UnixTime(i64::from(number));
             shelf.put(IssuerId(1), Serial::from_unsigned(&[number]).unwrap(), slot);
         }
-        assert_eq!(shelf.sweep(UnixTime(40)), 40);
+        assert_eq!(shelf.sweep(UnixTime(40)), 0, "their answers last until 101");
         assert_eq!((shelf.certificates(), shelf.answers()), (60, 60));
         assert!(shelf.get(IssuerId(1), &"28".parse().unwrap()).is_some());
         assert!(shelf.get(IssuerId(1), &"27".parse().unwrap()).is_none());
+        let mut lasting = slot(1, Some(1));
+        lasting.not_after = UnixTime(1_000);
+        shelf.put(IssuerId(1), "7777".parse().unwrap(), lasting);
+        assert_eq!(shelf.sweep(UnixTime(102)), 1, "an answer past nextUpdate is counted");
+        assert_eq!(shelf.certificates(), 1);
     }
 }

@@ -63,6 +63,11 @@ impl Collector for Figures {
             i64::from(self.shelf.is_complete()),
         )?;
         let keeper = &self.keeper;
+        let expired = i64::try_from(keeper.expired.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        gauge(encoder, "shelf_expired_answers", "Answers past nextUpdate, which are not served", expired)?;
+        let read_at = keeper.feed_read_at.load(Ordering::Relaxed);
+        let help = "When the store's changes were last read to their end, in Unix seconds";
+        gauge(encoder, "store_feed_read_timestamp_seconds", help, read_at)?;
         counter(
             encoder,
             "presign_answers",

@@ -8,6 +8,7 @@ pub mod settings;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,6 +53,18 @@ pub enum AppError {
         /// The names there are.
         known: String,
     },
+    /// The CA is known by another name.
+    #[error(
+        "the certificate {place} for the issuer {name:?} has the name and key of the issuer {known:?}, which is the same CA: use that name"
+    )]
+    SameIssuer {
+        /// The name asked for.
+        name: String,
+        /// Where the certificate came from.
+        place: String,
+        /// The name it is known by.
+        known: String,
+    },
     /// No token of that name.
     #[error("there is no [[token]] named {name:?} in the configuration; known are: {known}")]
     NoToken {
@@ -88,6 +101,11 @@ pub enum AppError {
         /// What is wrong.
         what: String,
     },
+    /// The loop that keeps answers fresh ended.
+    #[error(
+        "the keeper ended on its own: revocations would no longer be followed, so everything was stopped; the log before this says why"
+    )]
+    KeeperEnded,
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -104,6 +122,7 @@ pub struct App {
     /// The store.
     pub store: Arc<dyn Store>,
     signers: Mutex<HashMap<String, Signer>>,
+    patient: AtomicBool,
 }
 
 /// An issuer as the store has it, read.
@@ -135,7 +154,13 @@ impl App {
     /// [`AppError`] for a store that does not open or an issuer whose certificate does not read.
     pub async fn open(settings: Settings, clock: SharedClock) -> Result<Self, AppError> {
         let store = store::open(&settings.store_url).await?;
-        let app = Self { settings: ArcSwap::from_pointee(settings), clock, store, signers: Mutex::default() };
+        let app = Self {
+            settings: ArcSwap::from_pointee(settings),
+            clock,
+            store,
+            signers: Mutex::default(),
+            patient: AtomicBool::new(false),
+        };
         app.enter_issuers(&app.settings()).await?;
         Ok(app)
     }
@@ -173,6 +198,22 @@ impl App {
             what: format!("the certificate of the issuer {name:?} ({place})"),
             error,
         })?;
+        // A renewed or cross-signed certificate of the same name and key is the same issuer to every
+        // CertID, so it is known already: under this name, or under one that must not be doubled.
+        let same = |known: &KnownIssuer| {
+            known.issuer.certificate().subject_name() == issuer.certificate().subject_name()
+                && known.issuer.certificate().public_key() == issuer.certificate().public_key()
+        };
+        if let Some(known) = self.issuers().await?.into_iter().find(same) {
+            if known.record.name == name {
+                return Ok(known);
+            }
+            return Err(AppError::SameIssuer {
+                name: name.to_owned(),
+                place: place.to_owned(),
+                known: known.record.name,
+            });
+        }
         let record = self.store.add_issuer(name, der).await?;
         Ok(KnownIssuer { record, issuer: Arc::new(issuer) })
     }
@@ -224,6 +265,12 @@ impl App {
         })
     }
 
+    /// From now on a token that is away is waited for in the background, instead of failing whoever
+    /// asks for its signer.
+    pub fn be_patient(&self) {
+        self.patient.store(true, Ordering::Relaxed);
+    }
+
     /// The signer of a token, started at the first call.
     ///
     /// # Errors
@@ -234,7 +281,11 @@ impl App {
         if let Some(signer) = signers.get(token) {
             return Ok(signer.clone());
         }
-        let signer = Signer::start(settings).await?;
+        let signer = if self.patient.load(Ordering::Relaxed) {
+            Signer::start_patiently(settings).await?
+        } else {
+            Signer::start(settings).await?
+        };
         signers.insert(token.to_owned(), signer.clone());
         Ok(signer)
     }
@@ -360,6 +411,10 @@ impl App {
         let mut identities = Vec::new();
         let mut problems = Vec::new();
         for responder in self.responders().await? {
+            if matches!(responder.delegation, Err(DelegationError::Ended(_))) {
+                // The way of all responders; one that nothing replaced is missed by who needs it.
+                continue;
+            }
             let known = ready.iter().find(|identity| identity.responder == responder.record.number);
             match self.identity(&responder, known).await {
                 Ok(identity) => identities.push(identity),
@@ -434,7 +489,7 @@ impl App {
 fn frame(responder: &KnownResponder) -> Result<Frame, AppError> {
     let algorithm: SignatureAlgorithm =
         responder.record.responder.algorithm.parse().map_err(|error| record_error(responder, error))?;
-    let own = responder.certificate.der() == responder.issuer.issuer.certificate().der();
+    let own = responder.certificate.public_key() == responder.issuer.issuer.certificate().public_key();
     Ok(Frame { algorithm, certificate: (!own).then(|| responder.certificate.der().to_vec()) })
 }
 

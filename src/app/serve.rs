@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,8 +11,9 @@ use tokio::sync::Notify;
 use super::metrics::Figures;
 use super::settings::Settings;
 use super::{App, AppError};
+use crate::clock::UnixTime;
 use crate::presign::identity::Identities;
-use crate::presign::keeper::{Keeper, KeeperStats};
+use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
 use crate::responder::live::LiveSigner;
 use crate::responder::{IssuerDirectory, Responder};
@@ -23,10 +25,13 @@ use crate::signer::{Signer, TokenState};
 use crate::telemetry::Metrics;
 
 /// How often a token or certificate that could not be used is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(15);
+const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 /// How often certificates are judged anew: one may have come into force or ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// When the store's changes have not been read for so long, revocations may be missed.
+const FEED_LATE: Duration = Duration::from_secs(15);
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +63,8 @@ struct Running {
     pipeline: Pipeline,
     frames: Arc<ArcSwap<crate::presign::Frames>>,
     signers: Arc<ArcSwap<Vec<Signer>>>,
-    registry_changed: Arc<Notify>,
+    signals: Arc<Signals>,
+    keeper: Arc<KeeperStats>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -75,12 +81,21 @@ pub async fn serve(
     reload: impl Fn() -> Result<Settings, String> + Send + Sync + 'static,
     started: impl FnOnce(&Addresses),
 ) -> Result<(), AppError> {
+    app.be_patient();
     let settings = app.settings();
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
+    if settings.credentials_file.is_some() {
+        tracing::warn!(
+            "control.credentials_file has no effect yet: the control listener has no API that needs credentials"
+        );
+    }
+    if settings.limits_profile.is_some() {
+        tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
+    }
     let running = Arc::new(Running::new(Arc::clone(&app), roles.clone()).await?);
-    let stats = Arc::new(KeeperStats::default());
+    let stats = Arc::clone(&running.keeper);
     let mut metrics = Metrics::new();
     let endpoint_metrics = EndpointMetrics::register(&mut metrics);
     metrics.registry_mut().register_collector(Box::new(Figures {
@@ -127,11 +142,11 @@ pub async fn serve(
         running.pipeline.clone(),
         Arc::clone(&running.shelf),
         Arc::clone(&running.frames),
-        Arc::clone(&running.registry_changed),
+        Arc::clone(&running.signals),
         stats,
         roles.contains(&Role::Signer),
     );
-    shutdown.spawn(keeper.run(shutdown.clone()));
+    let keeping = shutdown.spawn(watched(keeper.run(shutdown.clone()), shutdown.clone()));
     let looking = Arc::clone(&running);
     let stop = shutdown.clone();
     shutdown.spawn(async move { looking.keep_identities(stop, hangup, reload).await });
@@ -151,7 +166,33 @@ pub async fn serve(
     }
     control_stop.stop();
     control_stop.drained(settings.control.drain).await;
+    // One that ended on its own, or panicked, left revocations unfollowed: the process must not go on.
+    if keeping.is_finished() && !matches!(keeping.await, Ok(Ended::Asked)) {
+        return Err(AppError::KeeperEnded);
+    }
     Ok(())
+}
+
+/// How the keeper ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// A stop was asked for.
+    Asked,
+    /// On its own.
+    Alone,
+}
+
+/// Runs the keeper; when it ends, in whatever way, everything does.
+async fn watched(keeper: impl Future<Output = ()>, shutdown: Shutdown) -> Ended {
+    struct StopsAll(Shutdown);
+    impl Drop for StopsAll {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+    let all = StopsAll(shutdown);
+    keeper.await;
+    if all.0.is_stopped() { Ended::Asked } else { Ended::Alone }
 }
 
 impl Running {
@@ -159,7 +200,9 @@ impl Running {
         let settings = app.settings();
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
-        let live = LiveSigner::new(Arc::clone(&identities), Arc::clone(&app.clock), settings.live);
+        let freshness = Arc::new(ArcSwap::from_pointee(settings.freshness));
+        let clock = Arc::clone(&app.clock);
+        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&freshness), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
         let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
@@ -167,7 +210,7 @@ impl Running {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
             clock: Arc::clone(&app.clock),
-            freshness: Arc::new(ArcSwap::from_pointee(settings.freshness)),
+            freshness,
             settings: pipeline::Settings::default(),
         };
         let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
@@ -180,7 +223,8 @@ impl Running {
             pipeline,
             frames,
             signers: Arc::default(),
-            registry_changed: Arc::default(),
+            signals: Arc::default(),
+            keeper: Arc::default(),
         })
     }
 
@@ -189,9 +233,17 @@ impl Running {
         let check = |name: &str, ready, detail: String| Check { name: name.to_owned(), ready, detail };
         let mut checks = Vec::new();
         if self.roles.contains(&Role::Ocsp) {
-            let detail =
-                format!("{} of {} certificates answered", self.shelf.answers(), self.shelf.certificates());
+            let detail = format!(
+                "{} of {} certificates answered, {} of the answers expired",
+                self.shelf.answers(),
+                self.shelf.certificates(),
+                self.keeper.expired.load(Ordering::Relaxed)
+            );
             checks.push(check("shelf", self.shelf.is_complete(), detail));
+            let read_at = UnixTime(self.keeper.feed_read_at.load(Ordering::Relaxed));
+            let age = self.app.clock.now().since(read_at);
+            let detail = format!("changes in the store were read to their end at {read_at}");
+            checks.push(check("feed", age < FEED_LATE, detail));
         }
         if self.roles.contains(&Role::Signer) {
             // A token that is away must not take the endpoint out of service: it serves what is stored.
@@ -218,7 +270,7 @@ impl Running {
             tokio::select! {
                 () = shutdown.stopped() => return,
                 () = tokio::time::sleep(wait) => {}
-                () = self.registry_changed.notified() => tracing::info!("issuers or responders changed in the store"),
+                () = self.signals.registry_changed.notified() => tracing::info!("issuers or responders changed in the store"),
                 () = hangup.notified() => {
                     self.reload(&reload).await;
                     told.clear();
@@ -250,10 +302,12 @@ impl Running {
         self.responder.replace_issuers(directory(&self.app).await?);
         self.frames.store(Arc::new(self.app.frames().await?));
         if !self.roles.contains(&Role::Signer) {
+            self.signals.responders_changed.notify_one();
             return Ok(Vec::new());
         }
         let (identities, problems) = self.app.identities(&self.identities.all()).await?;
         self.identities.replace(identities);
+        self.signals.responders_changed.notify_one();
         self.signers.store(Arc::new(
             self.app.running_signers().await.into_iter().map(|(_, signer)| signer).collect(),
         ));
@@ -289,6 +343,9 @@ impl Running {
         }
         self.responder.replace_settings(responder);
         self.pipeline.freshness.store(Arc::new(freshness));
+        if old.freshness != freshness {
+            self.signals.policy_changed.notify_one();
+        }
         match self.app.install_configured().await {
             Ok(problems) => {
                 for problem in problems {

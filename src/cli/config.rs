@@ -98,7 +98,7 @@ fn missing_files(settings: &Settings) -> Vec<String> {
 fn document(settings: &Settings) -> Value {
     let endpoint = &settings.endpoint;
     let mut document = json!({
-        "store": { "url": redacted(&settings.store_url) },
+        "store": { "url": crate::store::without_credentials(&settings.store_url) },
         "ocsp": {
             "listen": endpoint.listen,
             "paths": endpoint.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -173,27 +173,4 @@ fn responder(responder: &ResponderSettings) -> Value {
         document["algorithm"] = json!(algorithm.to_string());
     }
     document
-}
-
-/// A database URL without its password.
-fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.rsplit_once('@') {
-        Some((credentials, host)) => {
-            let user = credentials.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:…@{host}")
-        }
-        None => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_in_the_database_url_is_not_printed() {
-        assert_eq!(redacted("postgres://me:secret@db/ocsp"), "postgres://me:…@db/ocsp");
-        assert_eq!(redacted("sqlite://var/goodstanding.db"), "sqlite://var/goodstanding.db");
-    }
 }

@@ -177,11 +177,12 @@ fn describe(
 /// Puts the answer together as it is served and checks its signature as a client does.
 fn verify(answer: &StoredAnswer, responder: &KnownResponder) -> anyhow::Result<(String, usize)> {
     let algorithm = responder.record.responder.algorithm.parse()?;
+    let delegated = responder.certificate.public_key() != responder.issuer.issuer.certificate().public_key();
     let der = response::assemble(
         &answer.response_data,
         algorithm,
         &answer.signature,
-        Some(responder.certificate.der()),
+        delegated.then(|| responder.certificate.der()),
     );
     let received = Received::decode(&der)?;
     let verdict = match received.verify(&responder.certificate) {

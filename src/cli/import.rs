@@ -48,11 +48,13 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
         Command::Index { file, issuer } => {
             let issuer = app.issuer(&issuer).await?;
             let report = index_txt::import(&*app.store, issuer.record.id, &file, &mut progress).await?;
+            bar.finish();
             print(context, &report, index_text(&report), &[&report.problems])
         }
         Command::Certs { path } => {
             let known = certificates::KnownIssuer::of(&app.store.issuers().await?)?;
             let report = certificates::import(&*app.store, known, path, &mut progress).await?;
+            bar.finish();
             let outcome = print(context, &report, certificates_text(&report), &[&report.problems])?;
             Ok(if report.foreign.is_empty() { outcome } else { Outcome::Partly })
         }
@@ -61,12 +63,13 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
             let now = app.clock.now();
             let report =
                 crl::import(&*app.store, issuer.record.id, &issuer.issuer, &file, now, &mut progress).await?;
+            bar.finish();
             let outcome = print(context, &report, crl_text(&report), &[&report.problems])?;
             let whole = report.unknown.is_empty() && report.removed.is_empty();
             Ok(if whole { outcome } else { Outcome::Partly })
         }
     };
-    bar.finish();
+    super::presign::tidy(&*app.store, app.clock.now()).await;
     app.close().await;
     outcome
 }

@@ -92,6 +92,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         report = batch::run(&pipeline, &plan, &shutdown, |done| progress.set(done)).await;
         progress.finish();
     }
+    tidy(&*app.store, app.clock.now()).await;
     app.close().await;
 
     let document = Document {
@@ -106,9 +107,16 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let report = &document.report;
     Ok(match (&report.stopped_by, report.failed) {
         (None, 0) => Outcome::Done,
-        (Some(_), _) if report.signed == 0 => Outcome::Failed,
+        _ if report.signed == 0 => Outcome::Failed,
         _ => Outcome::Partly,
     })
+}
+
+/// Forgets old entries of the feed: where nothing serves, nobody else does.
+pub(super) async fn tidy(store: &dyn crate::store::Store, now: crate::clock::UnixTime) {
+    if let Err(error) = store.prune_feed(now, crate::presign::keeper::FEED_KEPT).await {
+        tracing::warn!(%error, "cannot prune the feed");
+    }
 }
 
 fn no_responder(problems: Vec<AppError>) -> anyhow::Error {

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::clock::Stopwatch;
 
@@ -26,9 +26,13 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
             let style = ProgressStyle::with_template(
-                "{bar:32} {human_pos}/{human_len} {msg}  {per_sec}  {elapsed} (about {eta} to go)",
+                "{bar:32} {human_pos}/{human_len} {msg}  {rate}  {elapsed} (about {eta} to go)",
             );
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // Where the terminal cannot be written to there is nobody to tell.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            }));
             bar.set_message(what);
             bar
         });

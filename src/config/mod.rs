@@ -106,7 +106,10 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
         if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
             problems.add(
                 &span,
-                format!("store.url: {url:?} is neither sqlite://FILE nor postgres://HOST/DATABASE"),
+                format!(
+                    "store.url: {:?} is neither sqlite://FILE nor postgres://HOST/DATABASE",
+                    crate::store::without_credentials(&url)
+                ),
             );
         }
         settings.store_url = url;

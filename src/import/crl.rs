@@ -40,7 +40,7 @@ pub enum CrlError {
         /// Why.
         source: PemError,
     },
-    /// More than [`OCTETS_MAX`].
+    /// More than `OCTETS_MAX`.
     #[error("larger than {OCTETS_MAX} octets")]
     TooLarge,
     /// Not the structure of a CRL.
@@ -245,8 +245,11 @@ fn extensions(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The DER in a file that is DER or PEM.
-fn der_of(file: Vec<u8>) -> Result<Vec<u8>, CrlError> {
+/// The DER in a file that is DER, or PEM with a CRL in it (the first).
+///
+/// # Errors
+/// [`CrlError::NotFound`], [`CrlError::Pem`].
+pub fn der_of(file: Vec<u8>) -> Result<Vec<u8>, CrlError> {
     if file.first() == Some(&tlv::SEQUENCE) {
         return Ok(file);
     }

@@ -70,7 +70,7 @@ pub enum LineError {
     /// A reason that revokes nothing.
     #[error("the reason removeFromCRL revokes nothing")]
     Removal,
-    /// Beyond [`LINE_MAX`].
+    /// Beyond `LINE_MAX`.
     #[error("the line is longer than {LINE_MAX} octets")]
     TooLong,
 }
@@ -120,11 +120,11 @@ fn revocation(field: &[u8]) -> Result<Revocation, LineError> {
                 _ if text.eq_ignore_ascii_case("holdInstruction") => CrlReason::CertificateHold,
                 _ if text.eq_ignore_ascii_case("keyTime") => CrlReason::KeyCompromise,
                 _ if text.eq_ignore_ascii_case("CAkeyTime") => CrlReason::CaCompromise,
-                // Numbers are no form of this file.
-                _ if text.bytes().all(|octet| octet.is_ascii_digit()) => {
-                    return Err(LineError::Reason(shown(name)));
-                }
-                _ => text.parse().map_err(|_| LineError::Reason(shown(name)))?,
+                // By name only: a number is read elsewhere, but is no form of this file.
+                _ => CrlReason::ALL
+                    .into_iter()
+                    .find(|reason| reason.name().eq_ignore_ascii_case(text))
+                    .ok_or_else(|| LineError::Reason(shown(name)))?,
             })
         }
     };

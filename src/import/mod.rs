@@ -22,7 +22,7 @@ pub const LISTED: usize = 100;
 
 /// Entries written in one transaction. Long enough that sorted serials share pages of the index,
 /// short enough that another writer gets its turn within a fraction of a second.
-const PORTION: usize = 32_768;
+const PORTION: usize = 65_536;
 
 /// Portions read ahead of the store.
 const READ_AHEAD: usize = 2;

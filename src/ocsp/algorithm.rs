@@ -62,6 +62,12 @@ impl HashAlgorithm {
         Self::ALL.into_iter().find(|hash| hash.oid() == arcs)
     }
 
+    /// The hash whose object identifier has these content octets.
+    #[must_use]
+    pub fn from_oid_content(content: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|hash| hash.oid_content() == content)
+    }
+
     /// The digest of `data`.
     #[must_use]
     pub fn digest(self, data: &[u8]) -> Vec<u8> {

@@ -119,7 +119,8 @@ impl Delegation {
             return Err(DelegationError::Ended(certificate.not_after()));
         }
         let mut warnings = Vec::new();
-        let delegated = certificate.der() != issuer.certificate().der();
+        // The key decides: a renewed CA certificate is the CA's own as well.
+        let delegated = certificate.public_key() != issuer.certificate().public_key();
         if delegated {
             check_delegated(issuer, &certificate, &mut warnings)?;
         } else if certificate.key_usage().is_some_and(|(_, usage)| !usage.digital_signature()) {

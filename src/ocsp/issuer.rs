@@ -71,13 +71,6 @@ impl Issuer {
             serial,
         }
     }
-
-    /// Whether a CertID names this issuer: both digests must match (C5).
-    #[must_use]
-    pub fn is_named_by(&self, cert_id: &CertId) -> bool {
-        let digests = &self.digests[cert_id.hash as usize];
-        digests.name[..] == cert_id.issuer_name_hash[..] && digests.key[..] == cert_id.issuer_key_hash[..]
-    }
 }
 
 impl Issuer {

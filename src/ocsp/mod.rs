@@ -8,6 +8,7 @@ pub mod delegation;
 pub mod freshness;
 pub mod issue;
 pub mod issuer;
+pub mod oid;
 pub mod received;
 pub mod request;
 pub mod response;

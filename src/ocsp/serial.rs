@@ -139,8 +139,9 @@ impl FromStr for Serial {
         };
         let digits = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")).unwrap_or(digits);
         let mut nibbles = [0u8; 2 * Self::MAX_OCTETS];
-        let mut count = 0;
+        let (mut count, mut is_empty) = (0, true);
         for byte in digits.bytes().filter(|&byte| byte != b':') {
+            is_empty = false;
             let value = match byte {
                 b'0'..=b'9' => byte - b'0',
                 b'a'..=b'f' => byte - b'a' + 10,
@@ -155,7 +156,7 @@ impl FromStr for Serial {
             count += 1;
         }
         if count == 0 {
-            return if digits.is_empty() { Err(SerialError::Empty) } else { Self::from_unsigned(&[0]) };
+            return if is_empty { Err(SerialError::Empty) } else { Self::from_unsigned(&[0]) };
         }
         let mut magnitude = [0u8; Self::MAX_OCTETS + 1];
         let mut at = magnitude.len();
@@ -229,7 +230,9 @@ mod tests {
 
     #[test]
     fn what_is_no_serial_is_refused() {
-        assert_eq!("".parse::<Serial>(), Err(SerialError::Empty));
+        for text in ["", "-", "0x", ":", "-::"] {
+            assert_eq!(text.parse::<Serial>(), Err(SerialError::Empty), "{text}");
+        }
         assert_eq!("12g4".parse::<Serial>(), Err(SerialError::NotHex));
         assert_eq!(Serial::from_der_content(&[]), Err(SerialError::Empty));
     }

@@ -118,7 +118,11 @@ fn is_due(entry: &ScheduleEntry, freshness: &Freshness, until: UnixTime, now: Un
     }
     entry
         .answer
-        .is_none_or(|answer| freshness.due_at(answer.this_update, answer.next_update, &entry.serial) <= until)
+        // One from the future was made while the clock was ahead: nobody may serve it.
+        .is_none_or(|answer| {
+            answer.this_update > now
+                || freshness.due_at(answer.this_update, answer.next_update, &entry.serial) <= until
+        })
 }
 
 /// Signs what the plan holds. `progress` is told the number of outcomes so far. A token that stops
@@ -151,7 +155,7 @@ pub async fn run(
             match outcome {
                 Outcome::Stored(_) => report.signed += 1,
                 Outcome::Superseded(_) => report.superseded += 1,
-                Outcome::NotDue(_) => report.not_due += 1,
+                Outcome::NotDue(..) => report.not_due += 1,
                 Outcome::Failed(key, error) => {
                     report.failed += 1;
                     if report.failures.len() < FAILURES_LISTED {

@@ -13,7 +13,7 @@ use crate::ocsp::{
     response::ResponseError,
 };
 use crate::shelf::Frame;
-use crate::signer::{PreparedKey, SignError, Signer};
+use crate::signer::{PreparedKey, SignError, Signer, TokenState};
 use crate::store::{IssuerId, ResponderNumber};
 
 /// A responder that signs for an issuer.
@@ -145,11 +145,19 @@ impl Identities {
         self.0.store(Arc::new(identities.into_iter().map(Arc::new).collect()));
     }
 
-    /// The identity that signs for an issuer at `now`: the first one that is usable.
+    /// The identity that signs for an issuer at `now`: the first whose token signs and whose
+    /// certificate outlives an answer of that `validity`; where none does, the best there is, a token
+    /// that signs counting most.
     #[must_use]
-    pub fn for_issuer(&self, issuer: IssuerId, now: UnixTime) -> Option<Arc<Identity>> {
+    pub fn for_issuer(&self, issuer: IssuerId, now: UnixTime, validity: Duration) -> Option<Arc<Identity>> {
         let all = self.0.load();
-        all.iter().find(|identity| identity.issuer_id == issuer && identity.is_usable_at(now)).cloned()
+        let usable = all.iter().filter(|identity| identity.issuer_id == issuer && identity.is_usable_at(now));
+        // Of equals `max_by_key` takes the last one, so the order of preference is reversed.
+        let best = usable.rev().max_by_key(|identity| {
+            let serving = identity.signer.state() == TokenState::Serving;
+            (serving, identity.not_after.min(now.plus(validity)))
+        });
+        best.cloned()
     }
 
     /// The identities now in use.

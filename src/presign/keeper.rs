@@ -1,8 +1,8 @@
 //! Keeps the fleet fresh while serving: fills the shelf, follows the store's feed, and signs what
 //! comes due.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,11 +10,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::pipeline::{Outcome, Pipeline};
+use super::pipeline::{ItemError, Outcome, Pipeline};
+use super::schedule::Schedule;
 use super::{Frames, slot};
 use crate::clock::UnixTime;
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
+use crate::signer::FailureClass;
 use crate::store::{CertificateKey, CertificateState, FeedPosition, Shard, StoreError};
 
 /// Certificates read at a time when the shelf is filled.
@@ -25,11 +27,23 @@ const PAGE: u32 = 2_000;
 const TICK: Duration = Duration::from_millis(200);
 
 /// How long the feed's entries are kept for readers that were away.
-const FEED_KEPT: Duration = Duration::from_secs(3_600);
+pub const FEED_KEPT: Duration = Duration::from_secs(3_600);
 
 /// The first wait after a failure; doubled with each further one up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// The longest wait after a failure that is not the certificate's own, such as a token that is away.
+const LONGEST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(30);
+
+/// How often the same reason is logged.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Ticks between two looks at the whole shelf.
+const HOUSEKEEPING: u64 = 300;
+
+/// When an answer that cannot be framed yet is looked at again, if nothing happens before.
+const FRAME_WAIT: Duration = Duration::from_secs(30);
 
 /// What the keeper tells of itself.
 #[derive(Debug, Default)]
@@ -42,6 +56,21 @@ pub struct KeeperStats {
     pub under_way: AtomicU64,
     /// The oldest due time among those that wait, in Unix seconds; 0 when none is due.
     pub oldest_due: AtomicI64,
+    /// When the store's feed was last read to its end, in Unix seconds; 0 before the shelf is full.
+    pub feed_read_at: AtomicI64,
+    /// Answers on the shelf that had expired when it was last looked over.
+    pub expired: AtomicU64,
+}
+
+/// What the keeper and the process around it tell each other.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// From the keeper: issuers or responders changed in the store.
+    pub registry_changed: Notify,
+    /// To the keeper: other responders sign now, or came back.
+    pub responders_changed: Notify,
+    /// To the keeper: validity or refresh changed, so every due time has.
+    pub policy_changed: Notify,
 }
 
 /// Keeps the shelf and the store's answers fresh.
@@ -49,101 +78,45 @@ pub struct Keeper {
     pipeline: Pipeline,
     shelf: Arc<Shelf>,
     frames: Arc<ArcSwap<Frames>>,
-    registry_changed: Arc<Notify>,
+    signals: Arc<Signals>,
     stats: Arc<KeeperStats>,
     signs: bool,
     schedule: Schedule,
     position: FeedPosition,
-}
-
-/// When each certificate is due. An entry of the queue counts only while it agrees with `due`, so
-/// rescheduling needs no search.
-#[derive(Debug, Default)]
-struct Schedule {
-    queue: BinaryHeap<Reverse<(UnixTime, CertificateKey)>>,
-    due: HashMap<CertificateKey, Due>,
-    under_way: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    at: UnixTime,
-    failures: u32,
-    under_way: bool,
-    /// News came while it was under way: it has to be looked at again.
-    again: bool,
-}
-
-impl Schedule {
-    fn set(&mut self, key: CertificateKey, at: UnixTime) {
-        let due = self.due.entry(key).or_insert(Due { at, failures: 0, under_way: false, again: false });
-        due.at = at;
-        if due.under_way {
-            due.again = true;
-        } else {
-            self.queue.push(Reverse((at, key)));
-        }
-    }
-
-    /// Forgets a certificate that was under way.
-    fn remove(&mut self, key: CertificateKey) {
-        if self.due.remove(&key).is_some() {
-            self.under_way -= 1;
-        }
-    }
-
-    /// The next certificate that is due at `now`, which then is under way.
-    fn take(&mut self, now: UnixTime) -> Option<CertificateKey> {
-        while let Some(Reverse((at, key))) = self.queue.peek().copied() {
-            if now < at {
-                return None;
-            }
-            self.queue.pop();
-            if let Some(due) = self.due.get_mut(&key)
-                && due.at == at
-                && !due.under_way
-            {
-                due.under_way = true;
-                self.under_way += 1;
-                return Some(key);
-            }
-        }
-        None
-    }
-
-    /// Ends what was under way; sets the next due time, or the one that news brought.
-    fn finish(&mut self, key: CertificateKey, next: UnixTime, failed: bool) {
-        if let Some(due) = self.due.get_mut(&key) {
-            self.under_way -= u64::from(due.under_way);
-            due.under_way = false;
-            due.failures = if failed { due.failures + 1 } else { 0 };
-            if !std::mem::take(&mut due.again) {
-                due.at = next;
-            }
-            self.queue.push(Reverse((due.at, key)));
-        }
-    }
-
-    fn failures(&self, key: CertificateKey) -> u32 {
-        self.due.get(&key).map_or(0, |due| due.failures)
-    }
+    /// Certificates that the feed named and that are still to be read.
+    news: VecDeque<CertificateKey>,
+    /// Certificates with an answer of a responder whose frame is not here yet.
+    unframed: Vec<CertificateKey>,
+    /// When each reason for a failure was last logged.
+    told: HashMap<String, UnixTime>,
 }
 
 impl Keeper {
     /// A keeper that fills `shelf`. `frames` must hold every installed responder's frame;
-    /// `registry_changed` is notified when issuers or responders change in the store. With `signs`
+    /// With `signs`
     /// off it only follows what others sign.
     #[must_use]
     pub fn new(
         pipeline: Pipeline,
         shelf: Arc<Shelf>,
         frames: Arc<ArcSwap<Frames>>,
-        registry_changed: Arc<Notify>,
+        signals: Arc<Signals>,
         stats: Arc<KeeperStats>,
         signs: bool,
     ) -> Self {
-        let (schedule, position) = (Schedule::default(), FeedPosition(0));
-        Self { pipeline, shelf, frames, registry_changed, stats, signs, schedule, position }
+        Self {
+            pipeline,
+            shelf,
+            frames,
+            signals,
+            stats,
+            signs,
+            schedule: Schedule::default(),
+            position: FeedPosition(0),
+            news: VecDeque::new(),
+            unframed: Vec::new(),
+            told: HashMap::new(),
+        }
     }
 
     /// Fills the shelf, then keeps everything fresh until the stop. Failures are logged and tried
@@ -176,7 +149,9 @@ impl Keeper {
                 page.iter().for_each(|state| self.note(state));
             }
         }
+        self.news.clear();
         self.shelf.set_complete();
+        self.stats.feed_read_at.store(self.now().0, Ordering::Relaxed);
         tracing::info!(
             certificates = self.shelf.certificates(),
             answers = self.shelf.answers(),
@@ -189,22 +164,40 @@ impl Keeper {
         self.pipeline.clock.now()
     }
 
-    /// Shelves a certificate as it is now, and schedules it.
+    /// Shelves a certificate as it is now, and schedules it. A revocation goes before all else.
     fn note(&mut self, state: &CertificateState) {
         let due = self.shelve(state);
-        if self.signs {
-            self.schedule.set(state.certificate.key, due);
+        if !self.signs {
+            return;
+        }
+        let certificate = &state.certificate;
+        let answered = state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version);
+        if certificate.revocation.is_some() && !answered {
+            self.schedule.set_urgent(certificate.key, due);
+        } else {
+            self.schedule.set(certificate.key, due);
         }
     }
 
     /// Shelves a certificate; returns when it is due.
-    fn shelve(&self, state: &CertificateState) -> UnixTime {
-        let slot = slot(state, &self.frames.load(), &self.pipeline.freshness.load());
-        let answered = slot.answer.as_ref().map(|answer| answer.renewed_at);
+    fn shelve(&mut self, state: &CertificateState) -> UnixTime {
         let certificate = &state.certificate;
         let now = self.now();
+        let slot = slot(state, &self.frames.load(), &self.pipeline.freshness.load());
+        let answered = slot.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
         self.shelf.put(certificate.issuer, certificate.serial, slot);
-        answered.unwrap_or_else(|| certificate.not_before.map_or(now, |not_before| not_before.max(now)))
+        match answered {
+            // One from the future was made while the clock was ahead: nobody may serve it.
+            Some((this_update, renewed_at)) if this_update <= now => return renewed_at,
+            Some(_) => return now,
+            None => {}
+        }
+        if state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version) {
+            // Another process signed it with a responder that this one is just getting to know.
+            self.unframed.push(certificate.key);
+            return now.plus(FRAME_WAIT);
+        }
+        certificate.not_before.map_or(now, |not_before| not_before.max(now))
     }
 
     async fn keep(
@@ -213,6 +206,7 @@ impl Keeper {
         mut results: mpsc::Receiver<Outcome>,
         shutdown: &Shutdown,
     ) {
+        let signals = Arc::clone(&self.signals);
         let mut to_pipeline = Some(to_pipeline);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -237,11 +231,15 @@ impl Keeper {
                     ticks += 1;
                     self.follow(ticks).await;
                 }
+                () = signals.responders_changed.notified(), if !stopping => self.responders_changed(),
+                () = signals.policy_changed.notified(), if !stopping => self.plan_anew().await,
                 permit = reserve(to_pipeline.as_ref()), if next.is_some() && !stopping => {
                     if let (Some(permit), Some(key)) = (permit, next.take()) {
                         permit.send(key);
                     }
                 }
+                // After the permit: a long import must not keep what is due from the token.
+                () = std::future::ready(()), if !self.news.is_empty() && !stopping => self.take_in().await,
             }
         }
     }
@@ -256,28 +254,59 @@ impl Keeper {
             }
             // Its news come through the feed or came already; look at it again at once.
             Outcome::Superseded(key) => self.schedule.finish(key, now, false),
-            Outcome::NotDue(key) => self.schedule.remove(key),
+            Outcome::NotDue(key, None) => self.schedule.forget(key, now),
+            Outcome::NotDue(key, Some(not_before)) => self.schedule.finish(key, not_before, false),
             Outcome::Failed(key, error) => {
                 self.stats.failed.fetch_add(1, Ordering::Relaxed);
-                let failures = self.schedule.failures(key);
-                let wait = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(LONGEST_WAIT);
-                if failures == 0 {
-                    tracing::error!(shard = key.shard.0, row = key.row, %error, "no answer; trying again with growing waits");
-                }
+                let longest = if is_its_own(&error) { LONGEST_WAIT } else { LONGEST_WAIT_FOR_OTHERS };
+                let wait = FIRST_WAIT.saturating_mul(1 << self.schedule.failures(key).min(16)).min(longest);
+                self.tell(key, &error);
                 self.schedule.finish(key, now.plus(wait), true);
             }
         }
     }
 
+    /// Logs a failure, each reason once a minute: when a token is away, the whole fleet fails for it.
+    fn tell(&mut self, key: CertificateKey, error: &ItemError) {
+        let now = self.now();
+        let reason = error.to_string();
+        self.told.retain(|_, at| now.since(*at) < TOLD_EVERY);
+        if let Entry::Vacant(untold) = self.told.entry(reason) {
+            tracing::error!(shard = key.shard.0, row = key.row, %error, "no answer; trying again with growing waits");
+            untold.insert(now);
+        }
+    }
+
+    fn responders_changed(&mut self) {
+        self.schedule.wake(self.now());
+        self.news.extend(self.unframed.drain(..));
+    }
+
+    async fn plan_anew(&mut self) {
+        if let Err(error) = self.load().await {
+            tracing::error!(%error, "cannot plan anew; due times stay as they were until each is signed again");
+        }
+    }
+
     /// Reads the feed, and now and then does the housekeeping.
     async fn follow(&mut self, ticks: u64) {
-        if let Err(error) = self.read_feed().await {
-            tracing::error!(%error, "cannot follow the store's changes");
+        match self.read_feed().await {
+            Ok(()) => self.stats.feed_read_at.store(self.now().0, Ordering::Relaxed),
+            Err(error) => {
+                let now = self.now();
+                let reason = error.to_string();
+                if self.told.insert(reason, now).is_none_or(|at| now.since(at) >= TOLD_EVERY) {
+                    tracing::error!(%error, "cannot follow the store's changes; trying again");
+                }
+            }
         }
-        self.tell_backlog();
-        if ticks.is_multiple_of(1_500) {
-            self.shelf.sweep(self.now());
-            if let Err(error) = self.pipeline.store.prune_feed(self.now(), FEED_KEPT).await {
+        let now = self.now();
+        self.stats.oldest_due.store(self.schedule.oldest_due(now).map_or(0, |at| at.0), Ordering::Relaxed);
+        self.stats.under_way.store(self.schedule.under_way(), Ordering::Relaxed);
+        if ticks.is_multiple_of(HOUSEKEEPING) {
+            let expired = self.shelf.sweep(now);
+            self.stats.expired.store(expired as u64, Ordering::Relaxed);
+            if let Err(error) = self.pipeline.store.prune_feed(now, FEED_KEPT).await {
                 tracing::warn!(%error, "cannot prune the feed");
             }
         }
@@ -286,28 +315,47 @@ impl Keeper {
     async fn read_feed(&mut self) -> Result<(), StoreError> {
         let changes = self.pipeline.store.changes(self.position).await?;
         if changes.registry {
-            self.registry_changed.notify_one();
+            self.signals.registry_changed.notify_one();
         }
         if changes.gap {
             tracing::warn!("the feed was pruned past this reader; reading everything again");
             return self.load().await;
         }
+        self.position = changes.position;
         let mut keys = changes.keys;
         keys.sort_unstable();
         keys.dedup();
-        for portion in keys.chunks(self.pipeline.settings.portion) {
-            for state in self.pipeline.store.certificates(portion).await? {
-                self.note(&state);
-            }
+        // A few certificates are a revocation or a registration, and do not wait behind an import.
+        if keys.len() <= self.pipeline.settings.portion {
+            keys.into_iter().rev().for_each(|key| self.news.push_front(key));
+            self.take_in().await;
+        } else {
+            self.news.extend(keys);
         }
-        self.position = changes.position;
         Ok(())
     }
 
-    fn tell_backlog(&self) {
-        let oldest = self.schedule.queue.peek().map_or(UnixTime::MAX, |Reverse((at, _))| *at);
-        self.stats.oldest_due.store(if oldest <= self.now() { oldest.0 } else { 0 }, Ordering::Relaxed);
-        self.stats.under_way.store(self.schedule.under_way, Ordering::Relaxed);
+    /// Reads the next portion of the certificates that the feed named.
+    async fn take_in(&mut self) {
+        let count = self.pipeline.settings.portion.min(self.news.len());
+        let portion: Vec<_> = self.news.drain(..count).collect();
+        match self.pipeline.store.certificates(&portion).await {
+            Ok(states) => states.iter().for_each(|state| self.note(state)),
+            Err(error) => {
+                tracing::error!(%error, certificates = count, "cannot read what the feed named; trying again");
+                self.news.extend(portion);
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+}
+
+/// Whether the certificate itself is the matter, and not the token, the responder or the store.
+fn is_its_own(error: &ItemError) -> bool {
+    match error {
+        ItemError::Compose(_) => true,
+        ItemError::Sign(error) => error.class() == FailureClass::Request,
+        ItemError::NoResponder | ItemError::Store(_) => false,
     }
 }
 
@@ -315,63 +363,4 @@ async fn reserve(
     to_pipeline: Option<&mpsc::Sender<CertificateKey>>,
 ) -> Option<mpsc::Permit<'_, CertificateKey>> {
     to_pipeline?.reserve().await.ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(row: i64) -> CertificateKey {
-        CertificateKey { shard: Shard(0), row }
-    }
-
-    #[test]
-    fn certificates_are_taken_in_the_order_of_their_due_times() {
-        let mut schedule = Schedule::default();
-        for (row, at) in [(1, 30), (2, 10), (3, 20), (4, 99)] {
-            schedule.set(key(row), UnixTime(at));
-        }
-        let taken: Vec<_> = std::iter::from_fn(|| schedule.take(UnixTime(50))).map(|key| key.row).collect();
-        assert_eq!(taken, [2, 3, 1]);
-        assert_eq!(schedule.under_way, 3);
-    }
-
-    #[test]
-    fn rescheduling_counts_and_the_old_due_time_does_not() {
-        let mut schedule = Schedule::default();
-        schedule.set(key(1), UnixTime(10));
-        schedule.set(key(1), UnixTime(40));
-        assert_eq!(schedule.take(UnixTime(20)), None);
-        assert_eq!(schedule.take(UnixTime(40)), Some(key(1)));
-        assert_eq!(schedule.take(UnixTime(40)), None, "taken once only");
-    }
-
-    #[test]
-    fn news_while_under_way_bring_it_back_at_once() {
-        let mut schedule = Schedule::default();
-        schedule.set(key(1), UnixTime(10));
-        assert_eq!(schedule.take(UnixTime(10)), Some(key(1)));
-        schedule.set(key(1), UnixTime(11));
-        assert_eq!(schedule.take(UnixTime(50)), None, "never twice at once");
-        schedule.finish(key(1), UnixTime(1_000), false);
-        assert_eq!(schedule.take(UnixTime(50)), Some(key(1)));
-        schedule.finish(key(1), UnixTime(1_000), false);
-        assert_eq!(schedule.take(UnixTime(999)), None);
-        assert_eq!(schedule.under_way, 0);
-    }
-
-    #[test]
-    fn failures_are_counted_until_it_succeeds() {
-        let mut schedule = Schedule::default();
-        schedule.set(key(1), UnixTime(10));
-        for failures in 1..=3 {
-            let at = UnixTime(10 + i64::from(failures));
-            assert!(schedule.take(at).is_some());
-            schedule.finish(key(1), at, true);
-            assert_eq!(schedule.failures(key(1)), failures);
-        }
-        assert!(schedule.take(UnixTime(20)).is_some());
-        schedule.finish(key(1), UnixTime(90), false);
-        assert_eq!(schedule.failures(key(1)), 0);
-    }
 }

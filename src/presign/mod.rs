@@ -5,6 +5,7 @@ pub mod batch;
 pub mod identity;
 pub mod keeper;
 pub mod pipeline;
+mod schedule;
 
 use crate::ocsp::Freshness;
 use crate::shelf::{Frame, ShelfAnswer, Slot};

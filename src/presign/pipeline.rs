@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::identity::{Draft, Identities, Identity};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
 use crate::signer::SignError;
 use crate::store::{
@@ -43,8 +43,8 @@ pub enum Outcome {
     Stored(Box<CertificateState>),
     /// Its status changed meanwhile, or somebody else stored a newer answer.
     Superseded(CertificateKey),
-    /// It is gone, expired, or not valid yet: no answer is due.
-    NotDue(CertificateKey),
+    /// No answer is due: it is gone or expired, or not valid before the moment given.
+    NotDue(CertificateKey, Option<UnixTime>),
     /// It has no answer now; the reason.
     Failed(CertificateKey, ItemError),
 }
@@ -122,7 +122,7 @@ impl Pipeline {
                     for key in portion.drain(..) {
                         match by_key.remove(&key) {
                             Some(state) => ordered.push(state),
-                            None => _ = outcomes.send(Outcome::NotDue(key)).await,
+                            None => _ = outcomes.send(Outcome::NotDue(key, None)).await,
                         }
                     }
                     if to_sign.send(ordered).await.is_err() {
@@ -175,14 +175,18 @@ impl Pipeline {
     async fn sign_one(&self, state: CertificateState) -> Step {
         let certificate = &state.certificate;
         let now = self.clock.now();
-        if certificate.not_after < now || certificate.not_before.is_some_and(|not_before| now < not_before) {
-            return Step::Ended(Outcome::NotDue(certificate.key));
+        if certificate.not_after < now {
+            return Step::Ended(Outcome::NotDue(certificate.key, None));
         }
-        let Some(identity) = self.identities.for_issuer(certificate.issuer, now) else {
+        if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
+            return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
+        }
+        let freshness = self.freshness.load();
+        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, freshness.validity()) else {
             return Step::Ended(Outcome::Failed(certificate.key, ItemError::NoResponder));
         };
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = match identity.draft(certificate.serial, status, &self.freshness.load(), now) {
+        let draft = match identity.draft(certificate.serial, status, &freshness, now) {
             Ok(draft) => draft,
             Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
         };
@@ -214,7 +218,7 @@ impl Pipeline {
         outcomes: &mpsc::Sender<Outcome>,
     ) {
         let (states, answers): (Vec<_>, Vec<_>) = portion.map(|signed| (signed.state, signed.answer)).unzip();
-        match self.store.store_answers(&answers).await {
+        match self.store.store_answers(&answers, self.clock.now()).await {
             Ok(results) => {
                 for ((mut state, answer), result) in states.into_iter().zip(answers).zip(results) {
                     let outcome = match result {

@@ -40,6 +40,9 @@ pub struct Responder {
 enum Found {
     /// It is on record and in force.
     Slot(Arc<Slot>),
+    /// It is on record, but expired or not yet valid: there is no authoritative answer (L7, C17),
+    /// and it must not be taken for one that was never issued.
+    NotInForce,
     /// Its issuer is ours, the serial number is on no record.
     NoRecord,
     /// The shelf is still being filled, so nothing can be said of what is not there.
@@ -78,7 +81,7 @@ impl Responder {
     fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
         match self.shelf.get(issuer, &cert_id.serial) {
             Some(slot) if slot.is_in_force_at(now) => Found::Slot(slot),
-            Some(_) => Found::NoRecord,
+            Some(_) => Found::NotInForce,
             None if self.shelf.is_complete() => Found::NoRecord,
             None => Found::NotYet,
         }
@@ -125,6 +128,7 @@ impl Responder {
         let nonce = self.echo(nonce);
         let (status, stored) = match self.find(issuer, cert_id, now) {
             Found::NotYet => return error(ErrorStatus::TryLater),
+            Found::NotInForce => return error(ErrorStatus::Unauthorized),
             Found::Slot(slot) => match self.stored(&slot, cert_id, now) {
                 Some(answer) if nonce.is_none() => return answer,
                 stored => (slot.status(), stored),
@@ -155,6 +159,7 @@ impl Responder {
             let status = match self.find(issuer, cert_id, now) {
                 Found::Slot(slot) => slot.status(),
                 Found::NotYet => return error(ErrorStatus::TryLater),
+                Found::NotInForce => return error(ErrorStatus::Unauthorized),
                 Found::NoRecord => match self.no_record() {
                     Some(status) => status,
                     None => return error(ErrorStatus::Unauthorized),

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::gate::{Gate, Limits, Refused};
 use super::{Answer, Outcome};
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::response;
+use crate::ocsp::{Freshness, response};
 use crate::presign::identity::{Asked, Identities};
 use crate::signer::SignError;
 use crate::store::IssuerId;
@@ -22,27 +24,24 @@ pub struct Settings {
     pub per_second: u32,
     /// How long a client is kept waiting for its signature before tryLater.
     pub patience: Duration,
-    /// How long a live answer is good for. It is made for one client, which asks again when it
-    /// needs to; 8 hours is the least that the Baseline Requirements 4.9.9 allow.
-    pub validity: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            in_flight: 64,
-            per_second: 100,
-            patience: Duration::from_secs(4),
-            validity: Duration::from_secs(8 * 3_600),
-        }
+        Self { in_flight: 64, per_second: 100, patience: Duration::from_secs(4) }
     }
 }
+
+/// How long a live answer is good for, unless stored ones are for less. It is made for one client,
+/// which asks again when it needs to; 8 hours is the least that the Baseline Requirements 4.9.9 allow.
+const VALIDITY: Duration = Duration::from_secs(8 * 3_600);
 
 /// Signs on the spot.
 #[derive(Debug)]
 pub struct LiveSigner {
     identities: Arc<Identities>,
     clock: SharedClock,
+    freshness: Arc<ArcSwap<Freshness>>,
     settings: Settings,
     gate: Gate<(IssuerId, Asked), Result<Answer, Arc<LiveError>>>,
 }
@@ -70,9 +69,14 @@ pub enum LiveError {
 impl LiveSigner {
     /// Signs with these identities.
     #[must_use]
-    pub fn new(identities: Arc<Identities>, clock: SharedClock, settings: Settings) -> Self {
+    pub fn new(
+        identities: Arc<Identities>,
+        clock: SharedClock,
+        freshness: Arc<ArcSwap<Freshness>>,
+        settings: Settings,
+    ) -> Self {
         let limits = Limits { in_flight: settings.in_flight, per_second: settings.per_second };
-        Self { identities, clock, settings, gate: Gate::new(limits) }
+        Self { identities, clock, freshness, settings, gate: Gate::new(limits) }
     }
 
     /// Signs one answer. The same question asked while it is signed gets the same answer.
@@ -93,8 +97,9 @@ impl LiveSigner {
 
     async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
         let now = self.clock.now();
-        let identity = self.identities.for_issuer(issuer, now).ok_or(LiveError::NoResponder)?;
-        let next_update = UnixTime(now.plus(self.settings.validity).0 - 1).min(identity.not_after);
+        let identity = self.identities.for_issuer(issuer, now, VALIDITY).ok_or(LiveError::NoResponder)?;
+        let next_update =
+            UnixTime(now.plus(VALIDITY.min(self.freshness.load().validity())).0 - 1).min(identity.not_after);
         let draft = identity.draft_for(asked, next_update, now)?;
         let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft))
             .await

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey};
 
 use super::live::{self, LiveSigner};
 use super::*;
 use crate::clock::{Clock, ManualClock, SharedClock};
 use crate::ocsp::{
-    CertStatus, CrlReason, ErrorStatus, HashAlgorithm, Issuer, Received, ResponderId, ResponseData,
-    Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
+    CertStatus, CrlReason, ErrorStatus, Freshness, HashAlgorithm, Issuer, Preset, Received, ResponderId,
+    ResponseData, Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
 };
 use crate::presign::identity::Identities;
 use crate::shelf::{Frame, Shelf, ShelfAnswer, Slot};
@@ -42,7 +43,14 @@ fn bench(unknown_serial: UnknownSerial) -> Bench {
     let shelf = Arc::new(Shelf::new());
     let clock = Arc::new(ManualClock::new(NOW));
     let shared: SharedClock = clock.clone();
-    let live = LiveSigner::new(Arc::new(Identities::default()), shared.clone(), live::Settings::default());
+    let freshness = Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap();
+    let freshness = Arc::new(ArcSwap::from_pointee(freshness));
+    let live = LiveSigner::new(
+        Arc::new(Identities::default()),
+        shared.clone(),
+        freshness,
+        live::Settings::default(),
+    );
     let directory = IssuerDirectory::new([(IssuerId(1), issuer.clone())]);
     let settings = Settings { unknown_serial, nonce: NoncePolicy::Ignore };
     let responder = Responder::new(directory, shelf.clone(), live, shared, settings);
@@ -154,15 +162,18 @@ async fn a_serial_on_no_record_is_unauthorized_once_the_shelf_is_complete() {
 /// L7, C17.
 #[tokio::test]
 async fn an_expired_or_not_yet_valid_certificate_is_unauthorized() {
-    let bench = bench(UnknownSerial::Unauthorized);
-    bench.shelf.set_complete();
-    bench.shelve(serial("a1"), None);
-    let ask = || bench.ask(&bench.issuer, HashAlgorithm::Sha256, serial("a1"));
-    assert_eq!(ask().await.outcome, Outcome::Stored);
-    bench.clock.set(UnixTime(NOW.0 - 1));
-    assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
-    bench.clock.set(NOW.plus(90 * DAY + Duration::from_secs(1)));
-    assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
+    // Whatever is said of serial numbers on no record: this one is on record.
+    for unknown_serial in [UnknownSerial::Unauthorized, UnknownSerial::Unknown, UnknownSerial::Revoked] {
+        let bench = bench(unknown_serial);
+        bench.shelf.set_complete();
+        bench.shelve(serial("a1"), None);
+        let ask = || bench.ask(&bench.issuer, HashAlgorithm::Sha256, serial("a1"));
+        assert_eq!(ask().await.outcome, Outcome::Stored);
+        bench.clock.set(UnixTime(NOW.0 - 1));
+        assert!(is_error(&ask().await, ErrorStatus::Unauthorized), "{unknown_serial}");
+        bench.clock.set(NOW.plus(90 * DAY + Duration::from_secs(1)));
+        assert!(is_error(&ask().await, ErrorStatus::Unauthorized), "{unknown_serial}");
+    }
 }
 
 /// B11: and no longer than that.

@@ -156,6 +156,23 @@ pub async fn run(
     Ok(results)
 }
 
+/// Signatures a second of bare loops with a key that is there, as [`Measurement::raw_rate`]: the yardstick
+/// alone, for measurements of more than the pool. The token's cap does not apply.
+///
+/// # Errors
+/// As [`run`].
+pub async fn raw_rate(
+    settings: &Settings,
+    key: &KeyReference,
+    sessions: u16,
+    slice: Duration,
+) -> Result<f64, SignerError> {
+    let stage = Stage::set(settings, &Subject::Existing(key.clone()), None).await?;
+    let rate = stage.raw(sessions, slice).await;
+    stage.strike().await;
+    rate
+}
+
 fn median(rates: &mut [f64]) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied().unwrap_or_default()
@@ -411,6 +428,10 @@ mod tests {
                 assert!(row.rate > 0.0 && row.raw_rate > 0.0 && row.unverified_rate > 0.0, "{row:?}");
                 assert!(row.p50 > Duration::ZERO && row.p50 <= row.p99, "{row:?}");
             }
+            let existing = KeyReference::Label("existing".into());
+            let settings = place.settings();
+            let alone = raw_rate(&settings, &existing, 2, Duration::from_millis(60));
+            assert!(block_on(alone).unwrap() > 0.0);
             assert_eq!(rows[0].algorithm, SignatureAlgorithm::EcdsaP256Sha256);
             assert_eq!(rows[2].algorithm, SignatureAlgorithm::RsaPssSha256);
             let seen = seen.into_inner().unwrap();

@@ -13,7 +13,6 @@
 //! - Whatever changes a certificate or its answer is announced in the feed ([`Store::changes`]) in
 //!   the same transaction.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,285 +23,12 @@ use crate::ocsp::{Revocation, Serial};
 
 #[cfg(test)]
 mod contract;
+mod records;
 mod rules;
 pub mod sqlite;
 
+pub use records::*;
 pub use rules::{RevokeRule, may_revoke};
-
-/// An issuer's number in this store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IssuerId(pub i64);
-
-/// A delegated responder certificate's number in this store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResponderNumber(pub i64);
-
-/// One of [`Shard::COUNT`] parts of the fleet: the unit of lease, scheduling and partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shard(pub u8);
-
-impl Shard {
-    /// How many shards there are.
-    pub const COUNT: usize = 256;
-
-    /// The shard of a certificate.
-    #[must_use]
-    pub fn of(issuer: IssuerId, serial: &Serial) -> Self {
-        Self(serial.scatter(issuer.0.cast_unsigned()).to_le_bytes()[0])
-    }
-
-    /// Every shard, in order.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).map(Self)
-    }
-}
-
-/// Where a certificate stands in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CertificateKey {
-    /// Its shard.
-    pub shard: Shard,
-    /// Its row, unique within the shard at least.
-    pub row: i64,
-}
-
-/// A certification authority whose certificates are kept in good standing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerRecord {
-    /// Its number.
-    pub id: IssuerId,
-    /// The operator's name for it.
-    pub name: String,
-    /// Its certificate in DER, as given.
-    pub certificate: Vec<u8>,
-}
-
-/// A delegated responder certificate to install, and the key that belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewResponder {
-    /// The issuer that it answers for.
-    pub issuer: IssuerId,
-    /// The configured name of the token that holds the key.
-    pub token: String,
-    /// How the key is found in the token: CKA_LABEL, or `id:` and CKA_ID in hex.
-    pub key: String,
-    /// The name of the signature algorithm it signs with.
-    pub algorithm: String,
-    /// The delegated responder certificate in DER, as given.
-    pub certificate: Vec<u8>,
-    /// When that certificate ends.
-    pub not_after: UnixTime,
-}
-
-/// An installed responder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResponderRecord {
-    /// Its number; never used again for another certificate.
-    pub number: ResponderNumber,
-    /// What was installed.
-    pub responder: NewResponder,
-    /// When.
-    pub installed_at: UnixTime,
-}
-
-/// What an import or a registration says of one certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateEntry {
-    /// Its serial number.
-    pub serial: Serial,
-    /// The start of its validity, where the source has it (`index.txt` does not).
-    pub not_before: Option<UnixTime>,
-    /// The end of its validity, inclusive (RFC 5280 section 4.1.2.5).
-    pub not_after: UnixTime,
-    /// Its revocation, if it is revoked.
-    pub revocation: Option<Revocation>,
-}
-
-/// A certificate as the store has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateRecord {
-    /// Where it stands.
-    pub key: CertificateKey,
-    /// Its issuer.
-    pub issuer: IssuerId,
-    /// Its serial number.
-    pub serial: Serial,
-    /// The start of its validity, where known.
-    pub not_before: Option<UnixTime>,
-    /// The end of its validity.
-    pub not_after: UnixTime,
-    /// Its revocation, if it is revoked.
-    pub revocation: Option<Revocation>,
-    /// Rises with every change of status; starts at 1.
-    pub version: i64,
-}
-
-/// A signed answer to store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewAnswer {
-    /// The certificate it is for.
-    pub key: CertificateKey,
-    /// The certificate's version when its status was read for signing.
-    pub version: i64,
-    /// The responder whose key signed it.
-    pub responder: ResponderNumber,
-    /// thisUpdate (and producedAt).
-    pub this_update: UnixTime,
-    /// nextUpdate.
-    pub next_update: UnixTime,
-    /// The ResponseData in DER, octet for octet as signed.
-    pub response_data: Vec<u8>,
-    /// The content of the signature BIT STRING (without the unused-bits octet).
-    pub signature: Vec<u8>,
-}
-
-/// The answer the store keeps for a certificate: the newest one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredAnswer {
-    /// The certificate's version that it was signed for.
-    pub version: i64,
-    /// The responder whose key signed it.
-    pub responder: ResponderNumber,
-    /// thisUpdate (and producedAt).
-    pub this_update: UnixTime,
-    /// nextUpdate.
-    pub next_update: UnixTime,
-    /// The ResponseData in DER, octet for octet as signed.
-    pub response_data: Vec<u8>,
-    /// The content of the signature BIT STRING (without the unused-bits octet).
-    pub signature: Vec<u8>,
-}
-
-/// A certificate with the answer stored for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateState {
-    /// The certificate.
-    pub certificate: CertificateRecord,
-    /// Its newest answer; its version may be older than the certificate's, then it must not be
-    /// served.
-    pub answer: Option<StoredAnswer>,
-}
-
-/// What scheduling needs of a certificate, without the octets of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScheduleEntry {
-    /// Where it stands.
-    pub key: CertificateKey,
-    /// Its issuer.
-    pub issuer: IssuerId,
-    /// Its serial number.
-    pub serial: Serial,
-    /// The start of its validity, where known.
-    pub not_before: Option<UnixTime>,
-    /// The end of its validity.
-    pub not_after: UnixTime,
-    /// thisUpdate and nextUpdate of its answer; none when it has no answer for its present version.
-    pub answer: Option<AnswerTimes>,
-}
-
-/// When a current answer was made and when it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerTimes {
-    /// thisUpdate.
-    pub this_update: UnixTime,
-    /// nextUpdate.
-    pub next_update: UnixTime,
-    /// The responder that signed it.
-    pub responder: ResponderNumber,
-}
-
-/// What became of the rows of a registration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registered {
-    /// Certificates that were not there before.
-    pub added: u64,
-    /// Certificates that were there and learnt something (a revocation, a validity).
-    pub changed: u64,
-    /// Certificates that were there just so.
-    pub unchanged: u64,
-}
-
-impl std::ops::AddAssign for Registered {
-    fn add_assign(&mut self, other: Self) {
-        self.added += other.added;
-        self.changed += other.changed;
-        self.unchanged += other.unchanged;
-    }
-}
-
-/// What became of a change of status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StatusChange {
-    /// The status changed; the certificate as it is now.
-    Changed(CertificateRecord),
-    /// It already had that status; the certificate as it is.
-    Unchanged(CertificateRecord),
-    /// It is revoked for good, and otherwise than asked, or removeFromCRL was asked, which is no
-    /// revocation; the certificate as it is.
-    Refused(CertificateRecord),
-    /// There is no such certificate.
-    NotFound,
-}
-
-/// What became of an answer handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerOutcome {
-    /// It is the certificate's answer now.
-    Stored,
-    /// The certificate's version has risen, or a newer answer is there: this one was dropped.
-    Superseded,
-}
-
-/// A place in the feed of changes. Starts at what [`Store::feed_position`] returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FeedPosition(pub i64);
-
-/// News from the feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// Certificates whose status or answer changed, in no order, possibly repeated.
-    pub keys: Vec<CertificateKey>,
-    /// Whether issuers or responders changed.
-    pub registry: bool,
-    /// Where to go on from.
-    pub position: FeedPosition,
-    /// The position asked for had been pruned: everything may have changed.
-    pub gap: bool,
-}
-
-/// Signatures a second that a token carried, as `hsm bench` measured it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CapacityProfile {
-    /// The configured name of the token.
-    pub token: String,
-    /// The signature algorithm and key size, for example `rsa-2048`.
-    pub algorithm: String,
-    /// Sessions used at once.
-    pub sessions: u32,
-    /// Signatures a second through the pool.
-    pub rate: f64,
-    /// Signatures a second of the same sessions without the pool.
-    pub raw_rate: f64,
-    /// Median time of one signature.
-    pub p50: Duration,
-    /// 99th percentile of the time of one signature.
-    pub p99: Duration,
-    /// When it was measured.
-    pub measured_at: UnixTime,
-}
-
-/// How an issuer's fleet stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FleetCounts {
-    /// Unexpired certificates, revoked ones included.
-    pub unexpired: u64,
-    /// Unexpired and revoked.
-    pub revoked: u64,
-    /// Expired ones still on record.
-    pub expired: u64,
-    /// Unexpired with an answer for the present version that has not reached nextUpdate.
-    pub answered: u64,
-}
 
 /// Why the store did not do what was asked. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -350,12 +76,6 @@ pub enum StoreError {
     },
 }
 
-impl fmt::Display for IssuerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Where issuers, responders, certificates and answers are kept.
 ///
 /// Lists may be of any length; an engine cuts them into the portions it likes, but each call is one
@@ -376,7 +96,7 @@ pub trait Store: Send + Sync + 'static {
     async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
 
     /// Installs a responder. The same issuer and certificate again keeps its number and the time it
-    /// was installed, and takes over token, key and algorithm.
+    /// was installed, and takes over token and key; another algorithm is another responder.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such issuer.
@@ -448,12 +168,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores answers; one outcome an answer, in order. An answer is stored when the certificate's
     /// version is still the one it was signed for and no stored answer of that version has a later
-    /// thisUpdate. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
+    /// thisUpdate, except one that lies after `now`: it was made while the clock was ahead, and gives way. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
     /// stored is announced.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when an answer names a responder that was never installed.
-    async fn store_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError>;
+    async fn store_answers(
+        &self,
+        answers: &[NewAnswer],
+        now: UnixTime,
+    ) -> Result<Vec<AnswerOutcome>, StoreError>;
 
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;
@@ -508,7 +232,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 /// The URL without user and password, and without parameters (which may hold a password too).
-fn without_credentials(url: &str) -> String {
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();

@@ -28,7 +28,7 @@ fn a_wrong_pin_is_tried_exactly_once_by_the_server_which_goes_on_serving() {
     let mut server = Server::launch(&site);
     eventually("the login", Duration::from_secs(20), || (!logins(&spied).is_empty()).then_some(()));
     // Long enough for any back-off that would try again.
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(10));
     assert_eq!(logins(&spied), ["CKR_PIN_INCORRECT"], "{}", server.log());
     let live = crate::support::http::get(site.control, "/livez").unwrap();
     assert_eq!(live.status, 200);

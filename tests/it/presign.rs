@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use goodstanding::clock::{Clock, SystemClock, UnixTime};
@@ -12,20 +14,37 @@ use goodstanding::store::sqlite::SqliteStore;
 use goodstanding::store::{CertificateState, Shard, Store};
 
 use crate::support::ca::{KeyKind, utf8};
+use crate::support::eventually;
 use crate::support::site::{ISSUER, Site};
 
 const FLEET: usize = 10_000;
+
+/// Answers a second while it is killed: slow enough that ten runs cannot finish the fleet.
+const RATE: &str = "max_rate = 1500";
 
 #[test]
 fn ten_kills_leave_exactly_one_fresh_verified_answer_a_certificate() {
     let site = Site::new(KeyKind::P256);
     import_fleet(&site, FLEET);
+    let token = TokenFiles::keep(&site);
+    site.reconfigure("sessions = 2", &format!("sessions = 2\n{RATE}"));
     for number in 0..10 {
-        kill_presign_after(&site, random_span());
-        let stored = answers(&site).len();
-        assert!(stored < FLEET, "kill {number} came too late to interrupt anything");
+        let mut presign = Presign::start(&site);
+        // Half of them die anywhere from their first instruction on, half while they sign.
+        if number % 2 == 1 {
+            let stored = answered(&site);
+            eventually("new answers", Duration::from_secs(60), || {
+                presign.must_run();
+                (answered(&site) > stored).then_some(())
+            });
+        }
+        std::thread::sleep(random_span());
+        presign.kill();
+        token.restore();
     }
+    site.configure(&site.default_configuration());
     let before = answers(&site).len();
+    assert!((1..FLEET).contains(&before), "the kills interrupted nothing: {before} answers are stored");
     let report = site.json(&["presign"]);
     // What was stored before a kill is not signed again.
     assert_eq!(report["signed"].as_u64().unwrap() as usize, FLEET - before, "{report}");
@@ -80,31 +99,74 @@ fn import_fleet(site: &Site, size: usize) {
         .unwrap();
     }
     let file = site.path("fleet.txt");
-    std::fs::write(&file, index).unwrap();
+    fs::write(&file, index).unwrap();
     let imported = site.json(&["import", "index", utf8(&file), "--issuer", ISSUER]);
     assert_eq!(imported["added"].as_u64().unwrap() as usize, size, "{imported}");
 }
 
-fn kill_presign_after(site: &Site, span: Duration) {
-    let mut command: Command = site.command();
-    command.arg("presign").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    std::thread::sleep(span);
-    assert!(child.try_wait().unwrap().is_none(), "presign was over within {span:?}");
-    child.kill().unwrap(); // SIGKILL
-    child.wait().unwrap();
+/// A running `presign`.
+struct Presign {
+    child: Child,
+    log: PathBuf,
 }
 
-/// From before the first signature to a good part of the way.
+impl Presign {
+    fn start(site: &Site) -> Self {
+        let log = site.path("presign.log");
+        let output = File::create(&log).unwrap();
+        let mut command = site.command();
+        command.arg("presign").stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    fn must_run(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("presign ended by itself: {status}\n{}", fs::read_to_string(&self.log).unwrap());
+        }
+    }
+
+    /// SIGKILL.
+    fn kill(mut self) {
+        self.must_run();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// The token as it was before anybody was killed. SoftHSM 2.6.1 rewrites its token file in place at
+/// each login, and a process killed just then leaves it empty; no HSM loses its keys that way.
+struct TokenFiles(Vec<(PathBuf, Vec<u8>)>);
+
+impl TokenFiles {
+    fn keep(site: &Site) -> Self {
+        let folders = fs::read_dir(site.path("softhsm/tokens")).unwrap();
+        let files = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+        let paths = files.map(|file| file.unwrap().path());
+        Self(paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect())
+    }
+
+    fn restore(&self) {
+        for (path, octets) in &self.0 {
+            fs::write(path, octets).unwrap();
+        }
+    }
+}
+
 fn random_span() -> Duration {
-    Duration::from_millis(RandomState::new().hash_one(0) % 250)
+    Duration::from_millis(RandomState::new().hash_one(0) % 400)
+}
+
+/// How many certificates have a current answer.
+fn answered(site: &Site) -> u64 {
+    with_store(site, async |store| {
+        let issuer = store.issuers().await.unwrap().remove(0);
+        store.counts(issuer.id, SystemClock.now()).await.unwrap().answered
+    })
 }
 
 /// Every certificate that has an answer, read from the database itself.
 fn answers(site: &Site) -> Vec<CertificateState> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = SqliteStore::open(&site.database()).await.unwrap();
+    with_store(site, async |store| {
         let now = SystemClock.now();
         let mut answered = Vec::new();
         for shard in Shard::all() {
@@ -116,8 +178,17 @@ fn answers(site: &Site) -> Vec<CertificateState> {
                 answered.extend(page.into_iter().filter(|state| state.answer.is_some()));
             }
         }
-        store.close().await;
         answered
+    })
+}
+
+fn with_store<T>(site: &Site, work: impl AsyncFnOnce(&SqliteStore) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(&site.database()).await.unwrap();
+        let result = work(&store).await;
+        store.close().await;
+        result
     })
 }
 

@@ -56,6 +56,7 @@ fn every_form_of_a_revocation_that_openssl_writes_is_read() {
     assert_eq!(revoked_as("260102030405Z,removeFromCRL"), Err(LineError::Removal));
     assert!(matches!(revoked_as("260102030405Z,stolen"), Err(LineError::Reason(_))));
     assert!(matches!(revoked_as("260102030405Z,1"), Err(LineError::Reason(_))));
+    assert!(matches!(revoked_as("260102030405Z,+1"), Err(LineError::Reason(_))));
     assert!(matches!(revoked_as("260102030405Z,"), Err(LineError::Reason(_))));
     assert!(matches!(revoked_as("yesterday"), Err(LineError::Date { .. })));
 }

@@ -17,7 +17,7 @@ mod conditional;
 mod connection;
 mod headers;
 mod metrics;
-mod path;
+pub mod path;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,8 @@ impl PathPrefix {
 }
 
 /// What follows the first of `prefixes` that `path` lies under, for example the base64 of a request.
-pub(super) fn locate<'a>(path: &'a str, prefixes: &[PathPrefix]) -> Option<&'a str> {
+#[must_use]
+pub fn locate<'a>(path: &'a str, prefixes: &[PathPrefix]) -> Option<&'a str> {
     prefixes.iter().find_map(|prefix| prefix.strip(path))
 }
 
@@ -86,7 +87,8 @@ const CLASS: [u8; 256] = {
 };
 
 /// Decodes percent-encoded base64 or base64url, padded or not. `None` when it is neither.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut rest = text.as_bytes();
     let mut out = vec![0; rest.len() / 4 * 3 + 3];
     let mut length = 0;

@@ -6,17 +6,20 @@ pub(super) async fn an_answer_is_stored_for_the_version_that_stands_only(bed: &d
     store.register(issuer, &[good(1)]).await.unwrap();
     let before = record(&*store, issuer, 1).await;
     let early = answer(&before, responder, 10);
-    assert_eq!(store.store_answers(std::slice::from_ref(&early)).await.unwrap(), [AnswerOutcome::Stored]);
+    assert_eq!(
+        store.store_answers(std::slice::from_ref(&early), UnixTime::MAX).await.unwrap(),
+        [AnswerOutcome::Stored]
+    );
     store.revoke(issuer, &[(serial(1), revoked(5, CrlReason::KeyCompromise))]).await.unwrap();
     let late = answer(&before, responder, 20);
     let ahead = NewAnswer { version: 3, ..late.clone() };
-    let outcomes = store.store_answers(&[late, ahead]).await.unwrap();
+    let outcomes = store.store_answers(&[late, ahead], UnixTime::MAX).await.unwrap();
     assert_eq!(outcomes, [AnswerOutcome::Superseded, AnswerOutcome::Superseded]);
     let state = store.certificate(issuer, &serial(1)).await.unwrap().unwrap();
     assert!(state.answer.is_none_or(|answer| answer.version == 1), "only as what it is: an old one");
     // The first answer of the new version may even be older than the old one.
     let current = answer(&record(&*store, issuer, 1).await, responder, 5);
-    assert_eq!(store.store_answers(&[current]).await.unwrap(), [AnswerOutcome::Stored]);
+    assert_eq!(store.store_answers(&[current], UnixTime::MAX).await.unwrap(), [AnswerOutcome::Stored]);
     let stored = store.certificate(issuer, &serial(1)).await.unwrap().unwrap().answer.unwrap();
     assert_eq!((stored.version, stored.this_update), (2, UnixTime(5)));
 }
@@ -32,12 +35,12 @@ pub(super) async fn of_two_answers_for_one_version_the_later_stands(bed: &dyn Be
         let stored = state.answer.unwrap();
         (stored.this_update.0, stored.signature[0])
     };
-    let outcomes = store.store_answers(&[at(20), at(10), at(30)]).await.unwrap();
+    let outcomes = store.store_answers(&[at(20), at(10), at(30)], UnixTime::MAX).await.unwrap();
     assert_eq!(outcomes, [AnswerOutcome::Stored, AnswerOutcome::Superseded, AnswerOutcome::Stored]);
     assert_eq!(stored().await, (30, 0xa5));
-    assert_eq!(store.store_answers(&[at(29)]).await.unwrap(), [AnswerOutcome::Superseded]);
+    assert_eq!(store.store_answers(&[at(29)], UnixTime::MAX).await.unwrap(), [AnswerOutcome::Superseded]);
     let again = NewAnswer { signature: vec![1], ..at(30) };
-    assert_eq!(store.store_answers(&[again]).await.unwrap(), [AnswerOutcome::Stored]);
+    assert_eq!(store.store_answers(&[again], UnixTime::MAX).await.unwrap(), [AnswerOutcome::Stored]);
     assert_eq!(stored().await, (30, 1));
 }
 
@@ -49,10 +52,10 @@ pub(super) async fn answers_for_certificates_that_do_not_exist_are_dropped(bed: 
     let answers = [i64::MIN, 0, certificate.key.row, certificate.key.row + 9, i64::MAX].map(|row| {
         NewAnswer { key: CertificateKey { row, ..certificate.key }, ..answer(&certificate, responder, 10) }
     });
-    let outcomes = store.store_answers(&answers).await.unwrap();
+    let outcomes = store.store_answers(&answers, UnixTime::MAX).await.unwrap();
     let stored: Vec<_> = outcomes.iter().map(|outcome| *outcome == AnswerOutcome::Stored).collect();
     assert_eq!(stored, [false, false, true, false, false]);
-    assert!(store.store_answers(&[]).await.unwrap().is_empty());
+    assert!(store.store_answers(&[], UnixTime::MAX).await.unwrap().is_empty());
 }
 
 pub(super) async fn an_answer_comes_back_octet_for_octet(bed: &dyn Bed) {
@@ -65,7 +68,7 @@ pub(super) async fn an_answer_comes_back_octet_for_octet(bed: &dyn Bed) {
         signature: (0..=255).rev().cycle().take(512).collect(),
         ..answer(&certificate, responder, 10)
     };
-    store.store_answers(std::slice::from_ref(&given)).await.unwrap();
+    store.store_answers(std::slice::from_ref(&given), UnixTime::MAX).await.unwrap();
     let expected = StoredAnswer {
         version: 1,
         responder,
@@ -87,7 +90,7 @@ pub(super) async fn an_answer_for_an_older_version_is_not_scheduled_by(bed: &dyn
     let responder = with_responder(&*store, issuer).await;
     store.register(issuer, &[good(1)]).await.unwrap();
     let certificate = record(&*store, issuer, 1).await;
-    store.store_answers(&[answer(&certificate, responder, 10)]).await.unwrap();
+    store.store_answers(&[answer(&certificate, responder, 10)], UnixTime::MAX).await.unwrap();
     let scheduled = async || {
         let page = store.schedule(certificate.key.shard, 0, 9, UnixTime(0)).await.unwrap();
         assert_eq!((page.len(), page[0].serial, page[0].issuer), (1, serial(1), issuer));
@@ -107,7 +110,10 @@ pub(super) async fn one_bad_answer_leaves_the_others_unstored(bed: &dyn Bed) {
     let fine = answer(&record(&*store, issuer, 1).await, responder, 10);
     let bad = answer(&record(&*store, issuer, 2).await, ResponderNumber(99), 10);
     let position = store.feed_position().await.unwrap();
-    assert!(matches!(store.store_answers(&[fine, bad]).await, Err(StoreError::Missing { .. })));
+    assert!(matches!(
+        store.store_answers(&[fine, bad], UnixTime::MAX).await,
+        Err(StoreError::Missing { .. })
+    ));
     assert_eq!(store.certificate(issuer, &serial(1)).await.unwrap().unwrap().answer, None);
     assert_eq!(store.feed_position().await.unwrap(), position);
 }
@@ -122,7 +128,7 @@ pub(super) async fn a_long_list_of_answers_is_stored_whole(bed: &dyn Bed) {
         let page = store.states(shard, 0, MANY, UnixTime(0)).await.unwrap();
         answers.extend(page.iter().map(|state| answer(&state.certificate, responder, 10)));
     }
-    let outcomes = store.store_answers(&answers).await.unwrap();
+    let outcomes = store.store_answers(&answers, UnixTime::MAX).await.unwrap();
     assert_eq!(outcomes, vec![AnswerOutcome::Stored; MANY as usize]);
     assert_eq!(store.counts(issuer, UnixTime(50)).await.unwrap().answered, u64::from(MANY));
     for shard in Shard::all() {

@@ -223,7 +223,7 @@ pub(super) async fn counts_tell_how_the_fleet_stands(bed: &dyn Bed) {
     store.register(other, &[good(1)]).await.unwrap();
     for number in 1..=4 {
         let signed = answer(&record(&*store, issuer, number).await, responder, 10 * i64::from(number));
-        store.store_answers(&[signed]).await.unwrap();
+        store.store_answers(&[signed], UnixTime::MAX).await.unwrap();
     }
     // nextUpdate: 110, 120, 130, 140; number 3's answer is for the version before its revocation.
     store.revoke(issuer, &[(serial(3), revoked(50, CrlReason::KeyCompromise))]).await.unwrap();

@@ -34,7 +34,7 @@ pub(super) async fn another_handle_sees_what_changed_and_the_writer_does_not(bed
             }
             _ => {
                 let stale = answer(&one, responder, 10);
-                writer.store_answers(&[stale, answer(&two, responder, 10)]).await.unwrap();
+                writer.store_answers(&[stale, answer(&two, responder, 10)], UnixTime::MAX).await.unwrap();
                 BTreeSet::from([two.key])
             }
         };
@@ -64,7 +64,7 @@ pub(super) async fn what_changes_nothing_is_not_announced(bed: &dyn Bed) {
     store.register(issuer, &[]).await.unwrap();
     store.revoke(issuer, &lost).await.unwrap();
     store.unhold(issuer, &serial(1)).await.unwrap();
-    store.store_answers(&[old]).await.unwrap();
+    store.store_answers(&[old], UnixTime::MAX).await.unwrap();
     assert_eq!(store.feed_position().await.unwrap(), position);
 }
 

@@ -27,14 +27,18 @@ pub(super) async fn a_responder_installed_again_keeps_its_number_and_takes_over_
     assert_eq!((first.installed_at, &first.responder), (UnixTime(10), &responder(issuer, "ocsp-1")));
     let mut moved = responder(issuer, "id:0a");
     moved.token = "hsm-b".to_owned();
-    moved.algorithm = "rsa-pss-sha256".to_owned();
     let again = store.add_responder(&moved, UnixTime(20)).await.unwrap();
     assert_eq!(again, ResponderRecord { responder: moved, ..first.clone() });
     let mut renewed = responder(issuer, "ocsp-1");
     renewed.certificate = b"another".to_vec();
     let second = store.add_responder(&renewed, UnixTime(30)).await.unwrap();
     assert!(second.number > first.number);
-    assert_eq!(store.responders().await.unwrap(), [again, second]);
+    // Answers are told apart by the number, so another algorithm must not take over the old one's.
+    let mut otherwise = responder(issuer, "ocsp-1");
+    otherwise.algorithm = "rsa-pss-sha256".to_owned();
+    let third = store.add_responder(&otherwise, UnixTime(40)).await.unwrap();
+    assert!(third.number > second.number);
+    assert_eq!(store.responders().await.unwrap(), [again, second, third]);
 }
 
 pub(super) async fn an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes(bed: &dyn Bed) {
@@ -46,7 +50,7 @@ pub(super) async fn an_issuer_or_responder_that_is_missing_is_named_and_nothing_
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     store.register(issuer, &[good(1)]).await.unwrap();
     let unsigned = answer(&record(&*store, issuer, 1).await, ResponderNumber(77), 10);
-    let error = store.store_answers(&[unsigned]).await.unwrap_err();
+    let error = store.store_answers(&[unsigned], UnixTime::MAX).await.unwrap_err();
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     assert!(store.responders().await.unwrap().is_empty());
     assert_eq!(store.certificate(nobody, &serial(1)).await.unwrap(), None);

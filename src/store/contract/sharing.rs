@@ -11,9 +11,10 @@ pub(super) async fn a_revocation_wins_every_race_with_an_answer_for_the_old_stat
         let certificate = record(&*signer, issuer, number).await;
         let old = [answer(&certificate, responder, 10)];
         let asked = [(serial(number), lost)];
-        let (stored, changed) = tokio::join!(signer.store_answers(&old), revoker.revoke(issuer, &asked));
+        let (stored, changed) =
+            tokio::join!(signer.store_answers(&old, UnixTime::MAX), revoker.revoke(issuer, &asked));
         assert!(matches!(changed.unwrap()[0], StatusChange::Changed(_)));
-        let late = signer.store_answers(&old).await.unwrap();
+        let late = signer.store_answers(&old, UnixTime::MAX).await.unwrap();
         assert_eq!(late, [AnswerOutcome::Superseded]);
         let state = signer.certificate(issuer, &serial(number)).await.unwrap().unwrap();
         assert_eq!(state.certificate.version, 2);
@@ -41,7 +42,10 @@ pub(super) async fn everything_is_there_after_reopening(bed: &dyn Bed) {
     let responder = with_responder(&*store, issuer).await;
     store.register(issuer, &[good(1), good(2)]).await.unwrap();
     store.revoke(issuer, &[(serial(2), revoked(5, CrlReason::KeyCompromise))]).await.unwrap();
-    store.store_answers(&[answer(&record(&*store, issuer, 1).await, responder, 10)]).await.unwrap();
+    store
+        .store_answers(&[answer(&record(&*store, issuer, 1).await, responder, 10)], UnixTime::MAX)
+        .await
+        .unwrap();
     let position = store.feed_position().await.unwrap();
     let before = (
         store.issuers().await.unwrap(),

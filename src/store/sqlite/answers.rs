@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::Arguments;
 
-use super::rows::{self, Reader, rowid};
+use super::rows::{self, Packed, rowid};
 use super::statements;
 use super::write::Writing;
 use super::{SqliteStore, StoreError};
@@ -23,10 +23,11 @@ struct Present {
 }
 
 impl Present {
-    fn takes(self, answer: &NewAnswer) -> bool {
+    fn takes(self, answer: &NewAnswer, now: UnixTime) -> bool {
         self.version == answer.version
             && self.answer.is_none_or(|(version, this_update)| {
-                version != answer.version || this_update <= answer.this_update
+                // One from the future was made while the clock was wrong: nobody may serve it.
+                version != answer.version || this_update <= answer.this_update || this_update > now
             })
     }
 }
@@ -35,31 +36,35 @@ impl Writing<'_> {
     async fn versions(&mut self, mut rowids: Vec<i64>) -> Result<HashMap<i64, Present>, StoreError> {
         rowids.sort_unstable();
         rowids.dedup();
-        let found = sqlx::query(statements::VERSIONS)
+        let found: Option<String> = sqlx::query_scalar(statements::VERSIONS)
             .bind(rows::json_integers(rowids.iter().copied()))
-            .fetch_all(&mut *self.transaction)
+            .fetch_one(&mut *self.transaction)
             .await
             .map_err(|error| self.failed(error))?;
-        let mut present = HashMap::with_capacity(found.len());
-        for row in &found {
-            let row = Reader { url: self.url(), row };
-            let place: i64 = row.get(0)?;
-            let rowid = usize::try_from(place)
-                .ok()
-                .and_then(|place| rowids.get(place))
-                .ok_or_else(|| row.corrupt(format!("json_each counted {place}")))?;
-            let answer = match row.get::<Option<i64>>(2)? {
-                None => None,
-                Some(version) => Some((version, row.time(3)?)),
-            };
-            present.insert(*rowid, Present { version: row.get(1)?, answer });
-        }
-        Ok(present)
+        Packed::entries(found.as_deref())
+            .map(|mut entry| present(&mut entry, &rowids).map_err(|what| self.corrupt("answer", &what)))
+            .collect()
     }
 }
 
+/// Reads an entry of [`statements::VERSIONS`].
+fn present(entry: &mut Packed<'_>, rowids: &[i64]) -> Result<(i64, Present), String> {
+    let place = usize::try_from(entry.integer()?).unwrap_or(usize::MAX);
+    let rowid = rowids.get(place).ok_or("a place is beyond the list")?;
+    let version = entry.integer()?;
+    let answer = match entry.optional()? {
+        None => None,
+        Some(version) => Some((version, UnixTime(entry.integer()?))),
+    };
+    Ok((*rowid, Present { version, answer }))
+}
+
 impl SqliteStore {
-    pub(super) async fn put_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError> {
+    pub(super) async fn put_answers(
+        &self,
+        answers: &[NewAnswer],
+        now: UnixTime,
+    ) -> Result<Vec<AnswerOutcome>, StoreError> {
         let mut writing = self.write("storing answers in").await?;
         let mut outcomes = Vec::with_capacity(answers.len());
         for portion in answers.chunks(PORTION) {
@@ -70,7 +75,7 @@ impl SqliteStore {
                 let row = rowid(answer.key);
                 let place = row.and_then(|row| present.get_mut(&row));
                 if let (Some(row), Some(place)) = (row, place)
-                    && place.takes(answer)
+                    && place.takes(answer, now)
                 {
                     place.answer = Some((answer.version, answer.this_update));
                     stored.push((row, answer));

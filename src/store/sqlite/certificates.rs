@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::Arguments;
 
-use super::rows::{self, LAST_IN_SHARD, Reader, key_of, record, rowid, shard_start};
+use super::rows::{self, LAST_IN_SHARD, Packed, Reader, key_of, record, rowid, shard_start};
 use super::statements;
 use super::write::Writing;
 use super::{SqliteStore, StoreError};
@@ -17,7 +17,7 @@ use crate::store::{
 };
 
 /// Entries looked up and written at once, within one transaction.
-const PORTION: usize = 16_384;
+const PORTION: usize = 65_536;
 
 /// A serial that a call speaks of, with what the store has of it.
 struct Subject {
@@ -52,21 +52,14 @@ struct LastRows(BTreeMap<Shard, i64>);
 impl Writing<'_> {
     async fn find(&mut self, issuer: IssuerId, subjects: &mut [Subject]) -> Result<(), StoreError> {
         let serials = rows::json_serials(subjects.iter().map(|subject| &subject.serial));
-        let found = sqlx::query(statements::FIND)
+        let found: Option<String> = sqlx::query_scalar(statements::FIND)
             .bind(issuer.0)
             .bind(serials)
-            .fetch_all(&mut *self.transaction)
+            .fetch_one(&mut *self.transaction)
             .await
             .map_err(|error| self.failed(error))?;
-        for row in &found {
-            let row = Reader { url: self.url(), row };
-            let place: i64 = row.get(0)?;
-            let subject = usize::try_from(place)
-                .ok()
-                .and_then(|place| subjects.get_mut(place))
-                .ok_or_else(|| row.corrupt(format!("json_each counted {place}")))?;
-            subject.row = Some(row.get(1)?);
-            subject.standing = Some(row.standing(2)?);
+        for mut entry in Packed::entries(found.as_deref()) {
+            take(&mut entry, subjects).map_err(|what| self.corrupt("certificate", &what))?;
         }
         Ok(())
     }
@@ -317,6 +310,15 @@ impl SqliteStore {
             answered: answered.unsigned_abs(),
         })
     }
+}
+
+/// Reads an entry of [`statements::FIND`] into its subject.
+fn take(entry: &mut Packed<'_>, subjects: &mut [Subject]) -> Result<(), String> {
+    let place = usize::try_from(entry.integer()?).unwrap_or(usize::MAX);
+    let subject = subjects.get_mut(place).ok_or("a place is beyond the list")?;
+    subject.row = Some(entry.integer()?);
+    subject.standing = Some(entry.standing()?);
+    Ok(())
 }
 
 /// Applies a change of status to one subject.

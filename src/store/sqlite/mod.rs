@@ -151,8 +151,12 @@ impl Store for SqliteStore {
         self.schedule_page(shard, after, limit, now).await
     }
 
-    async fn store_answers(&self, answers: &[NewAnswer]) -> Result<Vec<AnswerOutcome>, StoreError> {
-        self.put_answers(answers).await
+    async fn store_answers(
+        &self,
+        answers: &[NewAnswer],
+        now: UnixTime,
+    ) -> Result<Vec<AnswerOutcome>, StoreError> {
+        self.put_answers(answers, now).await
     }
 
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError> {

@@ -107,6 +107,7 @@ impl SqliteStore {
         let there = sqlx::query(statements::RESPONDER_BY_CERTIFICATE)
             .bind(new.issuer.0)
             .bind(&new.certificate)
+            .bind(&new.algorithm)
             .fetch_optional(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
@@ -119,7 +120,6 @@ impl SqliteStore {
                 .bind(present.number.0)
                 .bind(&new.token)
                 .bind(&new.key)
-                .bind(&new.algorithm)
                 .bind(new.not_after.0)
                 .execute(&mut *writing.transaction)
                 .await

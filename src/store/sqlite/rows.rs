@@ -61,17 +61,7 @@ impl<'r> Reader<'r> {
     }
 
     fn revocation(&self, time: usize, reason: usize) -> Result<Option<Revocation>, StoreError> {
-        let Some(time) = self.optional_time(time)? else {
-            return Ok(None);
-        };
-        let reason = match self.get::<Option<u8>>(reason)? {
-            None => None,
-            Some(code) => Some(
-                CrlReason::from_code(code)
-                    .ok_or_else(|| self.corrupt(format!("certificate.reason is {code}")))?,
-            ),
-        };
-        Ok(Some(Revocation { time, reason }))
+        revocation(self.get(time)?, self.get(reason)?).map_err(|what| self.corrupt(what))
     }
 
     /// not_before, not_after, revoked_at, reason and version from column `first` on.
@@ -99,6 +89,54 @@ impl<'r> Reader<'r> {
             }),
         };
         Ok(CertificateState { certificate, answer })
+    }
+}
+
+/// The revocation in the columns revoked_at and reason.
+fn revocation(time: Option<i64>, reason: Option<i64>) -> Result<Option<Revocation>, String> {
+    let reason = match reason {
+        None => None,
+        Some(code) => Some(
+            u8::try_from(code)
+                .ok()
+                .and_then(CrlReason::from_code)
+                .ok_or_else(|| format!("certificate.reason is {code}"))?,
+        ),
+    };
+    Ok(time.map(|time| Revocation { time: UnixTime(time), reason }))
+}
+
+/// An entry of a text that holds many: integers, some of them left empty.
+pub(super) struct Packed<'t>(std::str::Split<'t, char>);
+
+impl<'t> Packed<'t> {
+    /// The entries of what `group_concat` gave.
+    pub(super) fn entries(text: Option<&'t str>) -> impl Iterator<Item = Self> {
+        text.into_iter().flat_map(|text| text.split(';')).map(|entry| Self(entry.split(',')))
+    }
+
+    /// The next integer, where there is one.
+    pub(super) fn optional(&mut self) -> Result<Option<i64>, String> {
+        match self.0.next() {
+            None => Err("a row is cut off".to_owned()),
+            Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| format!("{text:?} is no integer")),
+        }
+    }
+
+    /// The next integer, which must be there.
+    pub(super) fn integer(&mut self) -> Result<i64, String> {
+        self.optional()?.ok_or_else(|| "a value is NULL".to_owned())
+    }
+
+    /// not_before, not_after, revoked_at, reason and version.
+    pub(super) fn standing(&mut self) -> Result<Standing, String> {
+        Ok(Standing {
+            not_before: self.optional()?.map(UnixTime),
+            not_after: UnixTime(self.integer()?),
+            revocation: revocation(self.optional()?, self.optional()?)?,
+            version: self.integer()?,
+        })
     }
 }
 
@@ -151,6 +189,26 @@ mod tests {
             for row in [i64::MIN, -1, 0, LAST_IN_SHARD + 1, i64::MAX] {
                 assert_eq!(rowid(CertificateKey { shard, row }), None);
             }
+        }
+    }
+
+    #[test]
+    fn packed_rows_are_read_and_what_was_not_written_is_told() {
+        let mut entries = Packed::entries(Some("0,77,,5,9,1,2;1,78,3,5,,,1"));
+        let mut first = entries.next().unwrap();
+        assert_eq!((first.integer(), first.integer()), (Ok(0), Ok(77)));
+        let standing = first.standing().unwrap();
+        assert_eq!((standing.not_before, standing.version), (None, 2));
+        let lost = Revocation { time: UnixTime(9), reason: Some(CrlReason::KeyCompromise) };
+        assert_eq!(standing.revocation, Some(lost));
+        assert!(first.integer().is_err());
+        let mut second = entries.next().unwrap();
+        assert_eq!((second.optional(), second.integer()), (Ok(Some(1)), Ok(78)));
+        assert_eq!(second.standing().unwrap().revocation, None);
+        assert!(entries.next().is_none());
+        assert_eq!(Packed::entries(None).count(), 0);
+        for text in ["", "x", "1.5"] {
+            assert!(Packed::entries(Some(text)).next().unwrap().integer().is_err(), "{text}");
         }
     }
 

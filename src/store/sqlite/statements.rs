@@ -16,12 +16,12 @@ pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHER
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
-     FROM responder WHERE issuer = ?1 AND certificate = ?2";
+     FROM responder WHERE issuer = ?1 AND certificate = ?2 AND algorithm = ?3";
 pub(super) const RESPONDER_INSERT: &str =
     "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 pub(super) const RESPONDER_UPDATE: &str =
-    "UPDATE responder SET token = ?2, key = ?3, algorithm = ?4, not_after = ?5 WHERE number = ?1";
+    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4 WHERE number = ?1";
 pub(super) const RESPONDERS: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
      FROM responder ORDER BY number";
@@ -31,10 +31,13 @@ pub(super) const LAST_ROWS: &str = "SELECT s.value, (SELECT c.row FROM certifica
              ORDER BY c.row DESC LIMIT 1)
      FROM json_each(?1) AS s";
 
-/// The certificates of issuer `?1` whose serials are in the JSON array of hex `?2`, with their
-/// place in it. CROSS JOIN keeps the array outside.
+/// The certificates of issuer `?1` whose serials are in the JSON array of hex `?2`: for each its place
+/// in the array, row, not_before, not_after, revoked_at, reason and version, all in one text. The
+/// driver hands rows over one at a time between threads, which costs more than finding them. CROSS
+/// JOIN keeps the array outside.
 pub(super) const FIND: &str =
-    "SELECT k.key, c.row, c.not_before, c.not_after, c.revoked_at, c.reason, c.version
+    "SELECT group_concat(concat_ws(',', k.key, c.row, ifnull(c.not_before, ''), c.not_after,
+            ifnull(c.revoked_at, ''), ifnull(c.reason, ''), c.version), ';')
      FROM json_each(?2) AS k CROSS JOIN certificate AS c
      WHERE c.issuer = ?1 AND c.serial = unhex(k.value)";
 
@@ -59,8 +62,9 @@ pub(super) const SCHEDULE_PAGE: &str =
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row AND a.version = c.version
      WHERE c.row > ?1 AND c.row <= ?2 AND c.not_after >= ?3 ORDER BY c.row LIMIT ?4";
 
-/// For the rows in the JSON array `?1`: place, version, and version and thisUpdate of the answer.
-pub(super) const VERSIONS: &str = "SELECT k.key, c.version, a.version, a.this_update
+/// For the rows in the JSON array `?1`: place, version, and version and thisUpdate of the answer, as
+/// in [`FIND`].
+pub(super) const VERSIONS: &str = "SELECT group_concat(concat_ws(',', k.key, c.version, ifnull(a.version, ''), ifnull(a.this_update, '')), ';')
      FROM json_each(?1) AS k CROSS JOIN certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE c.row = k.value";
 
@@ -135,13 +139,14 @@ fn stamp(head: &str, columns: usize, tail: &str) -> [SqlStr; 4] {
     })
 }
 
-/// Row, issuer, serial, not_before, not_after, revoked_at, reason, version.
+/// Row, issuer, serial, not_before, not_after, revoked_at, reason, version. OR FAIL: undoing the
+/// statement alone is not needed, a failure undoes the transaction.
 pub(super) static CERTIFICATE_INSERT: Bulk = Bulk {
     columns: 8,
     lengths: LENGTHS,
     statements: LazyLock::new(|| {
         stamp(
-            "INSERT INTO certificate (row, issuer, serial, not_before, not_after, revoked_at, reason, version)
+            "INSERT OR FAIL INTO certificate (row, issuer, serial, not_before, not_after, revoked_at, reason, version)
              SELECT * FROM ",
             8,
             " WHERE column1 IS NOT NULL",

@@ -48,8 +48,9 @@ impl SqliteStore {
 }
 
 impl Writing<'_> {
-    pub(super) fn url(&self) -> &str {
-        &self.store.url
+    /// The error for something in `table` that this program did not write.
+    pub(super) fn corrupt(&self, table: &str, what: &str) -> StoreError {
+        StoreError::Corrupt { url: self.store.url.clone(), what: format!("{table}: {what}") }
     }
 
     pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {

@@ -16,14 +16,15 @@ CREATE TABLE responder (
     certificate  BLOB NOT NULL,
     not_after    INTEGER NOT NULL,
     installed_at INTEGER NOT NULL,
-    UNIQUE (issuer, certificate)
+    UNIQUE (issuer, certificate, algorithm)
 ) STRICT;
 
 -- The row is shard * 2^32 + the certificate's number in its shard, from 1: a shard is a range of
--- rows, so that paging through one needs no index of its own.
+-- rows, so that paging through one needs no index of its own. The reference is checked at commit:
+-- checked at once, each bulk insert would keep a copy of every page it touches, to undo it.
 CREATE TABLE certificate (
     row        INTEGER PRIMARY KEY,
-    issuer     INTEGER NOT NULL REFERENCES issuer (id),
+    issuer     INTEGER NOT NULL REFERENCES issuer (id) DEFERRABLE INITIALLY DEFERRED,
     serial     BLOB NOT NULL,
     not_before INTEGER,
     not_after  INTEGER NOT NULL,

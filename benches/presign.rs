@@ -1,0 +1,395 @@
+//! Pre-signing from end to end, as `goodstanding presign` does it: certificates out of SQLite, composed,
+//! signed by SoftHSM, verified, and stored; beside bare C_Sign loops of as many sessions in the same run.
+//!
+//! `cargo bench --bench presign`. Slices of both take turns, the next time in reverse order; medians. Every
+//! slice signs certificates that have no answer yet. CPU microseconds are per answer, by thread:
+//!
+//! | column | what |
+//! |---|---|
+//! | raw | the whole process during the bare loops, per signature |
+//! | session | session threads: C_Sign and what the queue costs there |
+//! | verify | verifier threads |
+//! | pipeline | the runtime's threads: reading, composing, handing over |
+//! | sqlite | SQLite's threads |
+//! | ours | session + pipeline + sqlite − raw: what an answer costs beyond C_Sign and verification |
+//!
+//! SoftHSM signs on the same cores: where the bare loops keep them all busy, the ratio cannot exceed
+//! `cores`, which is raw ÷ (all four columns together). The ratio counts only while `foreign`, the cores that
+//! other processes kept busy meanwhile, is near 0: they take their share from two bare loops and from our
+//! seven threads differently. A token of its own shares no core with us: the row "capped" stands for one, a
+//! P-256 key held to 1,000 signatures a second by the pool's `max_rate`, against that rate. It shows whether
+//! the token is ever kept waiting, and nothing of the latency of a network.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a measurement that cannot go on has only panics; its figures are printed"
+)]
+
+#[path = "support/pki.rs"]
+mod pki;
+#[path = "support/token.rs"]
+mod token;
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use goodstanding::app::App;
+use goodstanding::app::settings::{IssuerSettings, ResponderSettings, Settings};
+use goodstanding::clock::{Stopwatch, SystemClock, UnixTime};
+use goodstanding::ocsp::issue::RequestInfo;
+use goodstanding::ocsp::{
+    Certificate, CrlReason, HashAlgorithm, KeyAlgorithm, Received, Revocation, Serial, response,
+};
+use goodstanding::presign::batch::{self, Selection};
+use goodstanding::presign::identity::Identities;
+use goodstanding::presign::pipeline::{self, Pipeline};
+use goodstanding::shutdown::Shutdown;
+use goodstanding::signer::{self, KeyReference, Signer, admin, bench};
+use goodstanding::store::{CertificateEntry, IssuerId};
+use pki::Ca;
+use token::Place;
+
+const SESSIONS: u16 = 2;
+const ISSUER: &str = "bench";
+
+/// One line of the table.
+struct Case {
+    name: &'static str,
+    key: KeyAlgorithm,
+    /// Signatures a second that the pool may ask of the token.
+    cap: Option<u32>,
+    /// The least ratio of PERFORMANCE's P5 and P7.
+    goal: f64,
+    slice: Duration,
+}
+
+const fn case(
+    name: &'static str,
+    key: KeyAlgorithm,
+    cap: Option<u32>,
+    goal: f64,
+    slice_seconds: u64,
+) -> Case {
+    Case { name, key, cap, goal, slice: Duration::from_secs(slice_seconds) }
+}
+
+const CASES: [Case; 4] = [
+    case("p256", KeyAlgorithm::P256, None, 0.75, 2),
+    case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 3),
+    case("rsa-4096", KeyAlgorithm::Rsa4096, None, 0.99, 5),
+    case("capped", KeyAlgorithm::P256, Some(1_000), 0.99, 4),
+];
+
+/// CPU nanoseconds of the threads that are alive, by what they do.
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    session: u64,
+    verify: u64,
+    pipeline: u64,
+    sqlite: u64,
+}
+
+impl Cpu {
+    fn read() -> Self {
+        let mut cpu = Self::default();
+        for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let Ok(name) = fs::read_to_string(task.path().join("comm")) else { continue };
+            let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let nanos: u64 = stat.split(' ').next().unwrap().parse().unwrap();
+            *match name.split([' ', '-']).next().unwrap() {
+                "sign" => &mut cpu.session,
+                "verify" => &mut cpu.verify,
+                "sqlite" => &mut cpu.sqlite,
+                _ => &mut cpu.pipeline,
+            } += nanos;
+        }
+        cpu
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            session: self.session - before.session,
+            verify: self.verify - before.verify,
+            pipeline: self.pipeline - before.pipeline,
+            sqlite: self.sqlite - before.sqlite,
+        }
+    }
+}
+
+/// CPU seconds of the process, threads that have ended included. In steps of 10 ms.
+fn process_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// CPU seconds of the machine: all but idle and waiting for disks.
+fn machine_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let fields = stat.lines().next().unwrap().split_whitespace().skip(1).take(8);
+    let ticks: Vec<f64> = fields.map(|ticks| ticks.parse().unwrap()).collect();
+    (ticks.iter().sum::<f64>() - ticks[3] - ticks[4]) / 100.0
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// What the slices of one case gave.
+#[derive(Default)]
+struct Samples {
+    raw_rate: Vec<f64>,
+    raw_cpu: Vec<f64>,
+    rate: Vec<f64>,
+    session: Vec<f64>,
+    verify: Vec<f64>,
+    pipeline: Vec<f64>,
+    sqlite: Vec<f64>,
+    planning: Vec<f64>,
+    /// Cores that other processes kept busy.
+    foreign: f64,
+}
+
+/// An issuer with a responder key in the token, and a store.
+struct Stage {
+    app: App,
+    issuer: IssuerId,
+    pipeline: Pipeline,
+    token: signer::Settings,
+    key: KeyReference,
+    registered: usize,
+}
+
+impl Stage {
+    async fn set(place: &Place, case: &Case) -> Self {
+        let clock = SystemClock::shared();
+        let now = clock.now();
+        let ca = Ca::new();
+        let mut token = place.settings(SESSIONS);
+        let key = KeyReference::Label(case.name.to_owned());
+        let public = admin::generate_key(&token, case.name, case.name.as_bytes(), case.key).unwrap();
+        let algorithm = case.key.default_signature();
+        let request = RequestInfo::new("CN=ocsp,O=Bench", &public.spki).unwrap();
+        let requesting = Signer::start(token.clone()).await.unwrap();
+        let prepared = requesting.prepare_key(key.clone(), algorithm, public.key).await.unwrap();
+        let signature = requesting.sign(&prepared, request.der().to_vec().into()).await.unwrap();
+        assert!(requesting.stop(Duration::from_secs(10)).await);
+        token.max_rate = case.cap.and_then(NonZeroU32::new);
+
+        let files = [
+            ("ca", ca.issuer.certificate().der().to_vec()),
+            ("responder", ca.certify(&request.signed(algorithm, &signature), now)),
+        ];
+        let [certificate, responder] = files.map(|(what, der)| {
+            let path = place.0.join(format!("{}-{what}.der", case.name));
+            fs::write(&path, der).unwrap();
+            path
+        });
+        let settings = Settings {
+            store_url: format!("sqlite://{}", place.0.join(format!("{}.db", case.name)).display()),
+            tokens: vec![token.clone()],
+            issuers: vec![IssuerSettings {
+                name: ISSUER.to_owned(),
+                certificate,
+                cert_id_hashes: IssuerSettings::default_hashes(),
+                responders: vec![ResponderSettings {
+                    token: token.name.clone(),
+                    key: key.clone(),
+                    certificate: responder,
+                    algorithm: Some(algorithm),
+                }],
+            }],
+            ..Settings::default()
+        };
+        let app = App::open(settings, clock).await.unwrap();
+        let problems = app.install_configured().await.unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let (identities, problems) = app.identities(&[]).await.unwrap();
+        assert!(problems.is_empty() && identities.len() == 1, "{problems:?}");
+        let pipeline = Pipeline {
+            store: Arc::clone(&app.store),
+            identities: Arc::new(Identities::new(identities)),
+            clock: Arc::clone(&app.clock),
+            freshness: Arc::new(ArcSwap::from_pointee(app.settings().freshness)),
+            settings: pipeline::Settings::default(),
+        };
+        let issuer = app.issuer(ISSUER).await.unwrap().record.id;
+        Self { app, issuer, pipeline, token, key, registered: 0 }
+    }
+
+    /// Registers so many more certificates, one of 50 revoked.
+    async fn register(&mut self, count: usize) {
+        let now = self.app.clock.now();
+        let entry = |number: usize| CertificateEntry {
+            serial: serial(number),
+            not_before: Some(now.minus(Duration::from_secs(86_400))),
+            not_after: now.plus(Duration::from_secs(90 * 86_400)),
+            revocation: number
+                .is_multiple_of(50)
+                .then_some(Revocation { time: UnixTime(now.0 - 3_600), reason: Some(CrlReason::Superseded) }),
+        };
+        let entries: Vec<_> = (self.registered..self.registered + count).map(entry).collect();
+        let registered = self.app.store.register(self.issuer, &entries).await.unwrap();
+        assert_eq!(registered.added, count as u64);
+        self.registered += count;
+    }
+
+    async fn raw(&self, slice: Duration, samples: &mut Samples) -> f64 {
+        let before = process_seconds();
+        let rate = bench::raw_rate(&self.token, &self.key, SESSIONS, slice).await.unwrap();
+        samples.raw_cpu.push((process_seconds() - before) * 1e6 / (rate * slice.as_secs_f64()));
+        samples.raw_rate.push(rate);
+        rate
+    }
+
+    /// Signs and stores so many answers.
+    async fn presign(&self, count: usize, samples: &mut Samples) {
+        let freshness = self.app.settings().freshness;
+        let selection = Selection { issuer: Some(self.issuer), within: Duration::ZERO, limit: Some(count) };
+        let before = Cpu::read();
+        let plan = batch::plan(&*self.app.store, &freshness, &selection, self.app.clock.now(), |_| {});
+        let plan = plan.await.unwrap();
+        let planned = Cpu::read();
+        let planning = planned.since(before);
+        assert_eq!(plan.keys.len(), count);
+        let report = batch::run(&self.pipeline, &plan, &Shutdown::new(), |_| {}).await;
+        let cpu = Cpu::read().since(planned);
+        assert_eq!(report.signed, count as u64, "{report:?}");
+
+        let each = |nanos: u64| nanos as f64 / 1e3 / count as f64;
+        samples.rate.push(count as f64 / report.seconds);
+        samples.session.push(each(cpu.session));
+        samples.verify.push(each(cpu.verify));
+        samples.pipeline.push(each(cpu.pipeline));
+        samples.sqlite.push(each(cpu.sqlite));
+        samples.planning.push((planning.pipeline + planning.sqlite) as f64 / 1e3 / plan.considered as f64);
+    }
+
+    /// Every certificate has an answer, and those looked at are good.
+    async fn check(&self) {
+        let now = self.app.clock.now();
+        let counts = self.app.store.counts(self.issuer, now).await.unwrap();
+        assert_eq!((counts.unexpired, counts.answered), (self.registered as u64, self.registered as u64));
+        let identity =
+            self.pipeline.identities.for_issuer(self.issuer, now, Duration::from_secs(86_400)).unwrap();
+        let certificate = identity.frame.certificate.as_deref();
+        let responder = Certificate::from_der(certificate.unwrap()).unwrap();
+        for number in [0, self.registered / 2, self.registered - 1] {
+            let state = self.app.store.certificate(self.issuer, &serial(number)).await.unwrap().unwrap();
+            let answer = state.answer.unwrap();
+            let der = response::assemble(
+                &answer.response_data,
+                identity.frame.algorithm,
+                &answer.signature,
+                certificate,
+            );
+            let received = Received::decode(&der).unwrap();
+            assert_eq!(received.verify(&responder).unwrap(), identity.frame.algorithm);
+            for hash in [HashAlgorithm::Sha1, HashAlgorithm::Sha256] {
+                let cert_id = identity.issuer.cert_id(hash, serial(number));
+                let single = received.single(&cert_id).unwrap();
+                assert_eq!(single.next_update, Some(answer.next_update));
+            }
+        }
+    }
+}
+
+/// 16 octets that are spread as those of real serial numbers.
+fn serial(number: usize) -> Serial {
+    let digest = HashAlgorithm::Sha256.digest(&number.to_be_bytes());
+    Serial::from_unsigned(&[&[0x5a], &digest[..15]].concat()).unwrap()
+}
+
+async fn measure(place: &Place, case: &Case, smoke: bool) -> Samples {
+    let (slices, slice) = if smoke { (1, Duration::from_millis(150)) } else { (5, case.slice) };
+    let mut stage = Stage::set(place, case).await;
+    let raw = match case.cap {
+        Some(cap) => f64::from(cap),
+        None => stage.raw(slice, &mut Samples::default()).await,
+    };
+    let count = ((raw * slice.as_secs_f64()) as usize).max(100);
+    // One more slice that warms up: connections, statements, handles.
+    stage.register(count * (slices + 1)).await;
+    stage.presign(count, &mut Samples::default()).await;
+    let mut samples = Samples::default();
+    let (watch, ours, all) = (Stopwatch::start(), process_seconds(), machine_seconds());
+    for at in 0..slices {
+        if at % 2 == 1 {
+            stage.presign(count, &mut samples).await;
+        }
+        stage.raw(slice, &mut samples).await;
+        if at % 2 == 0 {
+            stage.presign(count, &mut samples).await;
+        }
+    }
+    let foreign = (machine_seconds() - all) - (process_seconds() - ours);
+    samples.foreign = (foreign / watch.elapsed().as_secs_f64()).max(0.0);
+    stage.check().await;
+    stage.app.close().await;
+    samples
+}
+
+fn main() -> ExitCode {
+    token::with_token(|place| {
+        let smoke = token::is_smoke();
+        let wanted: Vec<String> = std::env::args().skip(1).filter(|each| !each.starts_with('-')).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        println!("answers a second into SQLite, {SESSIONS} sessions; CPU in us an answer, medians");
+        println!(
+            "{:<9} {:>8} {:>9} {:>6} {:>5} {:>6} {:>7} | {:>7} {:>8} {:>7} {:>9} {:>7} {:>6} {:>5} | {:>8}",
+            "token",
+            "raw/s",
+            "answers/s",
+            "ratio",
+            "goal",
+            "cores",
+            "foreign",
+            "raw",
+            "session",
+            "verify",
+            "pipeline",
+            "sqlite",
+            "ours",
+            "goal",
+            "planning"
+        );
+        for case in &CASES {
+            let slow_to_make = case.key == KeyAlgorithm::Rsa4096;
+            let is_wanted = wanted.is_empty() || wanted.iter().any(|name| name == case.name);
+            if !is_wanted || smoke && slow_to_make {
+                continue;
+            }
+            let samples = runtime.block_on(measure(place, case, smoke));
+            let [raw_cpu, session, verify, pipeline, sqlite, planning] = [
+                samples.raw_cpu,
+                samples.session,
+                samples.verify,
+                samples.pipeline,
+                samples.sqlite,
+                samples.planning,
+            ]
+            .map(median);
+            let raw_rate = case.cap.map_or_else(|| median(samples.raw_rate), f64::from);
+            let rate = median(samples.rate);
+            let beyond = session + pipeline + sqlite - raw_cpu;
+            println!(
+                "{:<9} {raw_rate:>8.0} {rate:>9.0} {:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {session:>8.1} {verify:>7.1} {pipeline:>9.1} {sqlite:>7.1} {beyond:>6.1} {:>5} | {planning:>8.2}",
+                case.name,
+                rate / raw_rate,
+                case.goal,
+                raw_cpu / (session + verify + pipeline + sqlite),
+                samples.foreign,
+                20,
+            );
+        }
+    })
+}
