@@ -254,6 +254,23 @@ mod tests {
         }
     }
 
+    /// C12.
+    #[test]
+    fn extensions_are_bounded_and_a_list_of_none_is_no_list() {
+        let decode = |count: usize| {
+            let list = (0..count as u32).map(|at| extension(&[1, 3, 6, 1, 4, 1, 99999, at], false, &[5, 0]));
+            let list = Some(list.collect());
+            Request::decode(&encoded(&asking(&[cert_id(HashAlgorithm::Sha1)], list)))
+        };
+        assert!(decode(MAX_EXTENSIONS).is_ok());
+        assert_eq!(decode(MAX_EXTENSIONS + 1), Err(RequestError::Extensions));
+        let bare = encoded(&asking(&[cert_id(HashAlgorithm::Sha1)], None));
+        let tbs = tlv::only(tlv::only(&bare, tlv::SEQUENCE).unwrap(), tlv::SEQUENCE).unwrap();
+        let tbs = tlv::value(tlv::SEQUENCE, &[tbs, b"\xa2\x02\x30\x00"]);
+        let none = tlv::value(tlv::SEQUENCE, &[&tbs]);
+        assert_eq!(Request::decode(&none), Err(RequestError::Syntax("Extensions")));
+    }
+
     /// N1, N2, N3.
     #[test]
     fn a_nonce_is_echoed_ignored_or_refused_by_its_length() {

@@ -46,10 +46,7 @@ impl<'a> Reader<'a> {
 
     /// The next value if it has this tag; otherwise nothing is read.
     pub fn expect(&mut self, tag: u8) -> Option<Tlv<'a>> {
-        let mut ahead = self.clone();
-        let value = ahead.next().filter(|value| value.tag == tag)?;
-        *self = ahead;
-        Some(value)
+        if self.0.first() == Some(&tag) { self.next() } else { None }
     }
 
     /// Whether everything was read.
@@ -62,7 +59,8 @@ impl<'a> Reader<'a> {
 impl<'a> Iterator for Reader<'a> {
     type Item = Tlv<'a>;
 
-    /// None at the end, or where the octets are no DER with a one-octet tag.
+    /// None at the end, or where the octets are no DER with a one-octet tag; nothing is read then.
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (&tag, rest) = self.0.split_first()?;
         if tag & 0x1f == 0x1f {

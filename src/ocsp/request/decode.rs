@@ -117,11 +117,12 @@ struct Extension<'a> {
     value: &'a [u8],
 }
 
-/// Reads the SEQUENCE of extensions within an explicit tag. An unknown critical extension, or any
+/// Reads the SEQUENCE of extensions, one at least (RFC 5280 section 4.1), within an explicit tag. An unknown critical extension, or any
 /// extension twice, is refused (C12). Returns the nonce's value.
 fn extensions(wrapped: Tlv<'_>) -> Result<Option<&[u8]>, RequestError> {
     let missing = RequestError::Syntax;
-    let mut list = Reader::new(tlv::only(wrapped.content, tlv::SEQUENCE).ok_or(missing("Extensions"))?);
+    let list = tlv::only(wrapped.content, tlv::SEQUENCE).filter(|list| !list.is_empty());
+    let mut list = Reader::new(list.ok_or(missing("Extensions"))?);
     let mut found = [Extension::default(); MAX_EXTENSIONS];
     let mut count = 0;
     while !list.is_empty() {
