@@ -14,6 +14,7 @@ use super::key::Prepared;
 use super::module::{Module, lock};
 use super::pool::{LOOK_AROUND, Pool};
 use super::queue::{Job, Popped, Work};
+use super::settings::Settings;
 use super::token::{Access, Connection};
 
 /// The life of a session thread.
@@ -115,11 +116,14 @@ impl SessionThread<'_> {
         self.opened = true;
         let mut keeper = lock(&pool.keeper);
         if !keeper.as_ref().is_some_and(Connection::is_alive) {
-            let fresh = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly);
+            // Not to be waited for: whoever initialises the module anew waits for the session above.
+            let at_once = Settings { call_timeout: Duration::ZERO, ..pool.settings.clone() };
+            let fresh = Connection::open(&self.module, &at_once, &pool.pin, Access::ReadOnly);
             *keeper = match fresh {
                 Ok(fresh) => Some(fresh),
-                // A token short of sessions had better sign with those it has.
-                Err(error) if error.is_session_limit() => None,
+                // A token short of sessions had better sign with those it has, and a module that is
+                // being left needs none.
+                Err(error) if error.is_session_limit() || self.module.leaving() => None,
                 Err(error) => return Err((error, generation)),
             };
         }
@@ -284,7 +288,10 @@ impl SessionThread<'_> {
             class: trouble.class,
         };
         let generation = open.connection.entry.generation;
-        match trouble.class {
+        // Tokens answer GeneralError to much that another session mends, such as a login lost in the
+        // middle of a call; initialising the module anew, which holds everybody up, comes after that.
+        let mild = !job.session_tried && trouble.code.starts_with("GeneralError");
+        match if mild { FailureClass::Session } else { trouble.class } {
             FailureClass::Session if trouble.gone && job.session_tried => {
                 job.reply.fail(SignError::KeyGone { token, key });
                 Ok(())
