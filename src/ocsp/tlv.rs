@@ -16,6 +16,9 @@ pub const ENUMERATED: u8 = 0x0a;
 /// SEQUENCE and SEQUENCE OF.
 pub const SEQUENCE: u8 = 0x30;
 
+/// The bit of a tag whose value consists of values.
+const CONSTRUCTED: u8 = 0x20;
+
 /// The tag `[number]` of a constructed (explicitly tagged) value; `number` below 31.
 #[must_use]
 pub const fn context(number: u8) -> u8 {
@@ -63,7 +66,8 @@ impl<'a> Iterator for Reader<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (&tag, rest) = self.0.split_first()?;
-        if tag & 0x1f == 0x1f {
+        // Longer tags, and end-of-contents octets, which DER does not have.
+        if tag & 0x1f == 0x1f || tag & !CONSTRUCTED == 0 {
             return None;
         }
         let (&first, rest) = rest.split_first()?;
@@ -155,12 +159,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn lengths_that_are_not_the_shortest_are_refused() {
+    fn what_is_no_der_with_a_short_tag_is_refused() {
         for input in [
             &[0x04, 0x81, 0x01, 0xff][..],
             &[0x04, 0x82, 0x00, 0x80],
             &[0x04, 0x80],
             &[0x1f, 0x01, 0x00],
+            &[0x00, 0x00],
+            &[0x20, 0x00],
             &[0x04],
         ] {
             assert_eq!(Reader::new(input).next(), None, "{input:02x?}");
@@ -177,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(tag in 0u8..0x1f, length in prop_oneof![0usize..300, 65_500usize..65_600, Just(0x0100_0000)]) {
+        fn what_is_written_reads_back(tag in 1u8..0x1f, length in prop_oneof![0usize..300, 65_500usize..65_600, Just(0x0100_0000)]) {
             let content = vec![0x5a; length];
             let whole = value(tag, &[&content]);
             prop_assert_eq!(whole.len(), whole_length(length));
