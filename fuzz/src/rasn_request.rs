@@ -52,13 +52,16 @@ fn excuse(der: &[u8]) -> Option<Difference> {
     let lists = request.tbs_request.request_list.iter().map(|single| &single.single_request_extensions);
     let mut lists = lists.chain([&request.tbs_request.request_extensions]).flatten();
     let parameters = |single: &rasn_ocsp::Request| single.req_cert.hash_algorithm.parameters.clone();
-    let mut parameters = request.tbs_request.request_list.iter().filter_map(parameters);
+    let parameters: Vec<_> = request.tbs_request.request_list.iter().filter_map(parameters).collect();
     if rasn::der::encode(&request).ok()? != der {
         Some(Difference::NotDer)
     } else if lists.any(|list| list.len() > MAX_EXTENSIONS) {
         Some(Difference::ManyExtensions)
-    } else if parameters.any(|any| any.as_bytes().first().is_some_and(|tag| tag & 0x1f == 0x1f)) {
+    } else if parameters.iter().any(|any| any.as_bytes().first().is_some_and(|tag| tag & 0x1f == 0x1f)) {
         Some(Difference::LongTag)
+    } else if parameters.iter().any(|any| tlv::Reader::new(any.as_bytes()).next().is_none()) {
+        // rasn keeps these octets as they are, and writes them so.
+        Some(Difference::NotDer)
     } else {
         None
     }
