@@ -11,6 +11,7 @@
 //! Reads take no lock. Memory a certificate: its serial number and signature (an ECDSA signature as r‖s),
 //! 32 octets of times and status, about 6 of index.
 
+mod memory;
 mod part;
 mod record;
 mod template;

@@ -1,4 +1,4 @@
-//! One of the shelf's parts: records in chunks of memory, and an index over them.
+//! One of the shelf's parts: records, and an index over them.
 //!
 //! A writer holds the part's lock and makes the sequence number odd while it changes what readers see; a
 //! reader that finds the number odd, or changed after it has read, reads again (a sequence lock; every
@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::Put;
+use super::memory::Memory;
 use super::record::{FIXED, Header, Record, WORD, issuer as issuer_of};
 use crate::clock::UnixTime;
 
-/// Words of a chunk; a record lies in one chunk.
-const CHUNK: usize = 4_096;
 /// Entries of the smallest index.
 const SMALLEST: usize = 64;
 /// An entry that was never used.
@@ -27,12 +26,9 @@ const PLACE: u32 = 0x00ff_ffff;
 /// Looks at a writer's number before the processor is left to it.
 const SPINS: u32 = 100;
 
-/// The memory of a part, as a reader sees it.
+/// Where records stand.
 #[derive(Debug, Default)]
-struct Layout {
-    index: Arc<[AtomicU32]>,
-    chunks: Vec<Arc<[AtomicU64]>>,
-}
+struct Index(Box<[AtomicU32]>);
 
 #[derive(Debug, Default)]
 struct Writer {
@@ -50,7 +46,8 @@ struct Writer {
 #[derive(Debug, Default)]
 pub(super) struct Part {
     sequence: AtomicU64,
-    layout: ArcSwap<Layout>,
+    index: ArcSwap<Index>,
+    memory: Memory,
     writer: Mutex<Writer>,
 }
 
@@ -62,60 +59,65 @@ pub(super) struct Swept {
     pub(super) late: usize,
 }
 
-fn zeroed<T: Default>(count: usize) -> Arc<[T]> {
-    (0..count).map(|_| T::default()).collect()
-}
-
 fn mark(hash: u64) -> u32 {
     u32::from(hash.to_le_bytes()[1]) << 24
 }
 
-impl Layout {
-    /// The words at a place, up to the end of its chunk.
-    fn at(&self, place: u32) -> &[AtomicU64] {
-        let place = place as usize;
-        self.chunks.get(place / CHUNK).map_or(&[], |chunk| &chunk[place % CHUNK..])
+impl Index {
+    fn with_entries(count: usize) -> Self {
+        Self((0..count).map(|_| AtomicU32::new(EMPTY)).collect())
     }
 
-    /// The record at a place; none where there is none, which only a read during a change can find.
-    fn record(&self, place: u32) -> Option<Record> {
-        let words = self.at(place);
-        let count = Header::of(words.get(1)?.load(Ordering::Relaxed)).words();
-        let words = words.get(..count)?;
-        Some(Record::read(count, words.iter().map(|word| word.load(Ordering::Relaxed))))
-    }
-
-    fn is(&self, place: u32, issuer: u32, serial: &[u8]) -> bool {
-        let words = self.at(place);
-        let (Some(first), Some(second)) = (words.first(), words.get(1)) else { return false };
-        let length = Header::of(second.load(Ordering::Relaxed)).serial();
-        if issuer_of(first.load(Ordering::Relaxed)) != issuer || length != serial.len() {
-            return false;
-        }
-        let words = words.get(FIXED / WORD..).unwrap_or_default();
-        serial.chunks(WORD).zip(words).all(|(octets, word)| {
-            word.load(Ordering::Relaxed).to_le_bytes()[..octets.len()] == *octets
-        })
+    fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Entries in the order in which a hash visits them.
     fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, u32)> {
-        let count = self.index.len();
+        let count = self.len();
         let start = ((hash >> 32) * count as u64 >> 32) as usize;
-        (start..count).chain(0..start).map(|at| (at, self.index[at].load(Ordering::Relaxed)))
+        (start..count).chain(0..start).map(|at| (at, self.0[at].load(Ordering::Relaxed)))
     }
 
-    /// The entry and place of a certificate's record.
-    fn find(&self, hash: u64, issuer: u32, serial: &[u8]) -> Option<(usize, u32)> {
-        self.probe(hash)
-            .take_while(|(_, entry)| *entry != EMPTY)
-            .filter(|(_, entry)| *entry != GONE && entry & !PLACE == mark(hash))
-            .map(|(at, entry)| (at, entry & PLACE))
-            .find(|(_, place)| self.is(*place, issuer, serial))
+    /// Where entries stand, and where they lead.
+    fn places(&self) -> impl Iterator<Item = (usize, u32)> {
+        let entries = self.0.iter().map(|entry| entry.load(Ordering::Relaxed)).enumerate();
+        let used = entries.filter(|(_, entry)| *entry != EMPTY && *entry != GONE);
+        used.map(|(at, entry)| (at, entry & PLACE))
+    }
+
+    fn set(&self, at: usize, hash: u64, place: u32) {
+        self.0[at].store(mark(hash) | place, Ordering::Relaxed);
+    }
+
+    fn forget(&self, at: usize) {
+        self.0[at].store(GONE, Ordering::Relaxed);
+    }
+}
+
+impl Memory {
+    /// The record at a place; none where there is none, which only a read during a change can find.
+    fn record(&self, place: u32) -> Option<Record> {
+        let mut words = self.from(place).map(|word| word.load(Ordering::Relaxed));
+        let begin = [words.next()?, words.next()?];
+        let count = Header::of(begin[1]).words();
+        Some(Record::read(count, begin.into_iter().chain(words)))
+    }
+
+    /// Whether the record at a place is that of a certificate.
+    fn holds(&self, place: u32, issuer: u32, serial: &[u8]) -> bool {
+        let mut words = self.from(place).map(|word| word.load(Ordering::Relaxed));
+        let (Some(first), Some(second)) = (words.next(), words.next()) else { return false };
+        issuer_of(first) == issuer
+            && Header::of(second).serial() == serial.len()
+            && serial
+                .chunks(WORD)
+                .zip(words.skip(FIXED / WORD - 2))
+                .all(|(octets, word)| word.to_le_bytes()[..octets.len()] == *octets)
     }
 
     fn write(&self, place: u32, record: &Record) {
-        for (place, word) in self.at(place).iter().zip(record.words()) {
+        for (place, word) in self.from(place).zip(record.words()) {
             place.store(word, Ordering::Relaxed);
         }
     }
@@ -128,8 +130,8 @@ impl Part {
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             if before.is_multiple_of(2) {
-                let layout = self.layout.load();
-                let record = layout.find(hash, issuer, serial).and_then(|(_, place)| layout.record(place));
+                let found = self.find(&self.index.load(), hash, issuer, serial);
+                let record = found.and_then(|(_, place)| self.memory.record(place));
                 fence(Ordering::Acquire);
                 if self.sequence.load(Ordering::Relaxed) == before {
                     return record;
@@ -143,6 +145,14 @@ impl Part {
                 std::hint::spin_loop();
             }
         }
+    }
+
+    /// The entry and place of a certificate's record.
+    fn find(&self, index: &Index, hash: u64, issuer: u32, serial: &[u8]) -> Option<(usize, u32)> {
+        let used = index.probe(hash).take_while(|(_, entry)| *entry != EMPTY);
+        used.filter(|(_, entry)| *entry != GONE && entry & !PLACE == mark(hash))
+            .map(|(at, entry)| (at, entry & PLACE))
+            .find(|(_, place)| self.memory.holds(*place, issuer, serial))
     }
 
     /// Changes what readers see.
@@ -164,37 +174,32 @@ impl Part {
         hash_of: impl Fn(u32, &[u8]) -> u64,
     ) -> Put {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let layout = self.layout.load_full();
         let words = record.words().len();
-        if words > CHUNK {
-            tracing::error!(octets = words * WORD, "an answer is longer than the shelf takes");
-            return Put::Refused;
-        }
-        if let Some((at, place)) = layout.find(hash, issuer, serial) {
-            let Some(old) = layout.record(place) else { return Put::Refused };
+        let index = self.index.load();
+        if let Some((at, place)) = self.find(&index, hash, issuer, serial) {
+            let Some(old) = self.memory.record(place) else { return Put::Refused };
             if record.is_older_than(&old) {
                 return Put::Refused;
             }
             if old.words().len() == words {
-                self.change(|| layout.write(place, record));
+                self.change(|| self.memory.write(place, record));
             } else {
                 let Some(new) = self.allocate(&mut writer, words) else { return Put::Refused };
-                let layout = self.layout.load();
-                layout.write(new, record);
-                self.change(|| layout.index[at].store(mark(hash) | new, Ordering::Relaxed));
+                self.memory.write(new, record);
+                self.change(|| index.set(at, hash, new));
                 writer.free.entry(old.words().len()).or_default().push(place);
             }
             return Put::Replaced { answered: old.has_answer() };
         }
         let Some(place) = self.allocate(&mut writer, words) else { return Put::Refused };
-        if (writer.used + 1) * 8 > layout.index.len() * 7 {
+        if (writer.used + 1) * 8 > index.len() * 7 {
             self.grow(&mut writer, hash_of);
         }
-        let layout = self.layout.load();
-        layout.write(place, record);
-        let free = layout.probe(hash).find(|(_, entry)| *entry == EMPTY || *entry == GONE);
+        let index = self.index.load();
+        self.memory.write(place, record);
+        let free = index.probe(hash).find(|(_, entry)| *entry == EMPTY || *entry == GONE);
         let Some((at, entry)) = free else { return Put::Refused };
-        self.change(|| layout.index[at].store(mark(hash) | place, Ordering::Relaxed));
+        self.change(|| index.set(at, hash, place));
         writer.used += usize::from(entry == EMPTY);
         writer.live += 1;
         Put::New
@@ -205,50 +210,40 @@ impl Part {
         if let Some(place) = writer.free.get_mut(&words).and_then(Vec::pop) {
             return Some(place);
         }
-        let end = writer.end.max(1);
-        let left = end.next_multiple_of(CHUNK) - end;
-        let start = if left < words { end.next_multiple_of(CHUNK) } else { end };
-        let place = u32::try_from(start).ok().filter(|place| place + (CHUNK as u32) < PLACE);
-        if place.is_none() {
-            tracing::error!("a part of the shelf is full; serve from more processes, each with fewer issuers");
-        }
-        writer.end = start + words;
-        let present = self.layout.load();
-        if present.chunks.len() * CHUNK < writer.end {
-            let mut chunks = present.chunks.clone();
-            chunks.push(zeroed(CHUNK));
-            self.layout.store(Arc::new(Layout { index: Arc::clone(&present.index), chunks }));
+        let place = self.memory.extend(writer.end.max(1), words);
+        match place {
+            Some(place) => writer.end = place as usize + words,
+            None => tracing::error!(
+                "a part of the shelf is full, at 128 MiB: there is no room for another certificate"
+            ),
         }
         place
     }
 
     /// Makes a larger index, or one without entries that lead nowhere.
     fn grow(&self, writer: &mut Writer, hash_of: impl Fn(u32, &[u8]) -> u64) {
-        let old = self.layout.load_full();
-        let count = (writer.live * 3 / 2).max(SMALLEST);
-        let layout = Layout { index: zeroed(count), chunks: old.chunks.clone() };
-        for place in old.places() {
-            let Some(record) = layout.record(place) else { continue };
+        let index = Index::with_entries((writer.live * 3 / 2).max(SMALLEST));
+        for (_, place) in self.index.load().places() {
+            let Some(record) = self.memory.record(place) else { continue };
             let hash = hash_of(record.issuer(), record.serial());
-            let at = layout.probe(hash).find(|(_, entry)| *entry == EMPTY).map(|(at, _)| at);
-            if let Some(at) = at {
-                layout.index[at].store(mark(hash) | place, Ordering::Relaxed);
+            if let Some((at, _)) = index.probe(hash).find(|(_, entry)| *entry == EMPTY) {
+                index.set(at, hash, place);
             }
         }
         writer.used = writer.live;
-        self.change(|| self.layout.store(Arc::new(layout)));
+        self.change(|| self.index.store(Arc::new(index)));
     }
 
     /// Takes off what has expired by `now`.
     pub(super) fn sweep(&self, now: UnixTime) -> Swept {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let layout = self.layout.load_full();
+        let index = self.index.load();
         let mut swept = Swept::default();
-        for (at, entry) in layout.entries() {
-            let Some(record) = layout.record(entry) else { continue };
+        for (at, place) in index.places() {
+            let Some(record) = self.memory.record(place) else { continue };
             if record.not_after() < now {
-                self.change(|| layout.index[at].store(GONE, Ordering::Relaxed));
-                writer.free.entry(record.words().len()).or_default().push(entry);
+                self.change(|| index.forget(at));
+                writer.free.entry(record.words().len()).or_default().push(place);
                 writer.live -= 1;
                 swept.certificates += 1;
                 swept.answers += usize::from(record.has_answer());
@@ -261,19 +256,6 @@ impl Part {
 
     /// Octets of memory that it takes.
     pub(super) fn memory(&self) -> usize {
-        let layout = self.layout.load();
-        layout.chunks.len() * CHUNK * WORD + layout.index.len() * size_of::<u32>()
-    }
-}
-
-impl Layout {
-    /// Where entries lead, and where they stand.
-    fn entries(&self) -> impl Iterator<Item = (usize, u32)> {
-        let entries = self.index.iter().map(|entry| entry.load(Ordering::Relaxed));
-        entries.enumerate().filter(|(_, entry)| *entry != EMPTY && *entry != GONE).map(|(at, entry)| (at, entry & PLACE))
-    }
-
-    fn places(&self) -> impl Iterator<Item = u32> {
-        self.entries().map(|(_, place)| place)
+        self.memory.octets() + self.index.load().len() * size_of::<u32>()
     }
 }

@@ -63,9 +63,7 @@ impl Header {
     const fn octets(self) -> [u8; WORD] {
         let [signature, data, template] =
             [self.signature.to_le_bytes(), self.data.to_le_bytes(), self.template.to_le_bytes()];
-        [
-            self.flags, self.serial, signature[0], signature[1], data[0], data[1], template[0], template[1],
-        ]
+        [self.flags, self.serial, signature[0], signature[1], data[0], data[1], template[0], template[1]]
     }
 
     /// Octets of the serial number.

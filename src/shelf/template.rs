@@ -68,7 +68,10 @@ impl Shape {
             let issuer = tlv::Reader::new(cert_id.content).take(3).map(|field| field.whole);
             // certStatus, thisUpdate, nextUpdate.
             let tail = fields.skip(3).map(|field| field.whole);
-            Some(Single { issuer: issuer.collect::<Vec<_>>().concat(), tail: tail.collect::<Vec<_>>().concat() })
+            Some(Single {
+                issuer: issuer.collect::<Vec<_>>().concat(),
+                tail: tail.collect::<Vec<_>>().concat(),
+            })
         });
         let singles = singles.collect::<Option<Vec<_>>>()?;
         let tail = fields.flat_map(|field| field.whole.iter().copied()).collect();
@@ -80,7 +83,9 @@ impl Shape {
         let cert_id = single.issuer.len() + tlv::whole_length(record.serial().len());
         let status = match record.revocation() {
             None => GOOD.len(),
-            Some(revocation) => tlv::whole_length(TIME + reason(revocation.reason).map_or(0, |der| der.len())),
+            Some(revocation) => {
+                tlv::whole_length(TIME + reason(revocation.reason).map_or(0, |der| der.len()))
+            }
         };
         tlv::whole_length(cert_id) + status + TIME + tlv::whole_length(TIME) + single.tail.len()
     }
