@@ -75,7 +75,7 @@ impl Index {
     /// Entries in the order in which a hash visits them.
     fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, u32)> {
         let count = self.len();
-        let start = ((hash >> 32) * count as u64 >> 32) as usize;
+        let start = (((hash >> 32) * count as u64) >> 32) as usize;
         (start..count).chain(0..start).map(|at| (at, self.0[at].load(Ordering::Relaxed)))
     }
 
