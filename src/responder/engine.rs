@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
+use sha2::Digest;
 
 use super::issuers::IssuerDirectory;
 use super::live::LiveSigner;
@@ -39,7 +40,7 @@ pub struct Responder {
 /// What is known of one certificate that was asked about.
 enum Found {
     /// It is on record and in force.
-    Slot(Arc<Slot>),
+    Slot(Box<Slot>),
     /// It is on record, but expired or not yet valid: there is no authoritative answer (L7, C17),
     /// and it must not be taken for one that was never issued.
     NotInForce,
@@ -80,7 +81,7 @@ impl Responder {
 
     fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
         match self.shelf.get(issuer, &cert_id.serial) {
-            Some(slot) if slot.is_in_force_at(now) => Found::Slot(slot),
+            Some(slot) if slot.is_in_force_at(now) => Found::Slot(Box::new(slot)),
             Some(_) => Found::NotInForce,
             None if self.shelf.is_complete() => Found::NoRecord,
             None => Found::NotYet,
@@ -94,14 +95,15 @@ impl Responder {
         if answer.this_update > now || answer.next_update < now || !answer.has_hash(cert_id.hash) {
             return None;
         }
+        let body = answer.body();
         Some(Answer {
-            body: answer.body().into(),
             cache: Some(CacheFacts {
                 this_update: answer.this_update,
                 next_update: answer.next_update,
                 renewed_at: answer.renewed_at,
-                digest: answer.digest,
+                digest: sha2::Sha256::digest(&body).into(),
             }),
+            body: body.into(),
             outcome: Outcome::Stored,
         })
     }
