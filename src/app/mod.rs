@@ -20,7 +20,7 @@ use crate::clock::SharedClock;
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::Frames;
-use crate::presign::identity::Identity;
+use crate::presign::identity::{Health, Identity};
 use crate::responder::ResponderIdForm;
 use crate::server::control::ControlError;
 use crate::server::ocsp::EndpointError;
@@ -469,6 +469,7 @@ impl App {
                 .map_or_else(IssuerSettings::default_hashes, |settings| settings.cert_id_hashes),
             signer,
             key,
+            health: known.map_or_else(Health::default, |known| known.health.clone()),
         })
     }
 
