@@ -19,8 +19,8 @@ use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::SharedClock;
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
-use crate::presign::Frames;
 use crate::presign::identity::Identity;
+use crate::presign::{Frames, Policies, Policy};
 use crate::responder::ResponderIdForm;
 use crate::server::control::ControlError;
 use crate::server::ocsp::EndpointError;
@@ -384,6 +384,22 @@ impl App {
         let new = &responder.record.responder;
         let is = |each: &ResponderSettings| each.token == new.token && each.key.to_string() == new.key;
         configured.iter().position(is).unwrap_or(usize::MAX)
+    }
+
+    /// What the answers of each issuer are held to.
+    ///
+    /// # Errors
+    /// [`AppError::Store`].
+    pub async fn policies(&self) -> Result<Policies, AppError> {
+        let settings = self.settings();
+        let mut policies = Policies::new(Policy::new(settings.freshness));
+        for record in self.store.issuers().await? {
+            if let Some(own) = settings.issuers.iter().find(|own| own.name == record.name) {
+                let freshness = own.freshness.unwrap_or(settings.freshness);
+                policies.set(record.id, Policy { freshness, history: own.history });
+            }
+        }
+        Ok(policies)
     }
 
     /// What stands around the answers of each responder ever installed.

@@ -200,17 +200,24 @@ impl Running {
         let settings = app.settings();
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
-        let freshness = Arc::new(ArcSwap::from_pointee(settings.freshness));
+        let policies = Arc::new(ArcSwap::from_pointee(app.policies().await?));
         let clock = Arc::clone(&app.clock);
-        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&freshness), settings.live);
+        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&policies), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
-        let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
+        let responder = Responder::new(
+            directory,
+            Arc::clone(&shelf),
+            live,
+            clock,
+            Arc::clone(&policies),
+            settings.responder,
+        );
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
             clock: Arc::clone(&app.clock),
-            freshness,
+            policies,
             settings: pipeline::Settings::default(),
         };
         let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
@@ -300,6 +307,11 @@ impl Running {
 
     async fn try_refresh(&self) -> Result<Vec<AppError>, AppError> {
         self.responder.replace_issuers(directory(&self.app).await?);
+        let policies = self.app.policies().await?;
+        if **self.pipeline.policies.load() != policies {
+            self.pipeline.policies.store(Arc::new(policies));
+            self.signals.policy_changed.notify_one();
+        }
         self.frames.store(Arc::new(self.app.frames().await?));
         if !self.roles.contains(&Role::Signer) {
             self.signals.responders_changed.notify_one();
@@ -336,16 +348,12 @@ impl Running {
                 tracing::warn!(setting, "this setting changed; it takes effect at the next restart");
             }
         }
-        let (responder, freshness) = (settings.responder, settings.freshness);
+        let responder = settings.responder;
         if let Err(error) = self.app.replace_settings(settings).await {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;
         }
         self.responder.replace_settings(responder);
-        self.pipeline.freshness.store(Arc::new(freshness));
-        if old.freshness != freshness {
-            self.signals.policy_changed.notify_one();
-        }
         match self.app.install_configured().await {
             Ok(problems) => {
                 for problem in problems {

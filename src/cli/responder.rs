@@ -162,6 +162,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
                 key: chosen.key,
                 certificate,
                 algorithm: algorithm.or(chosen.algorithm),
+                from: None,
             };
             // The key is tried before anything is recorded.
             let installed = try_and_install(&app, &chosen.issuer, &settings).await?;

@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
 
+use super::policies::Policy;
 use crate::clock::UnixTime;
 use crate::ocsp::{
-    CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
+    CertId, CertStatus, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
     response::ResponseError,
 };
 use crate::shelf::Frame;
@@ -85,11 +86,11 @@ impl Identity {
         &self,
         serial: Serial,
         status: CertStatus,
-        freshness: &Freshness,
+        policy: &Policy,
         now: UnixTime,
     ) -> Result<Draft, ResponseError> {
         let cert_ids = self.cert_id_hashes.iter().map(|hash| (self.issuer.cert_id(*hash, serial), status));
-        let next_update = freshness.next_update(now, self.not_after);
+        let next_update = policy.freshness.next_update(now, self.not_after);
         self.draft_for(Asked::new(cert_ids.collect(), None, false), next_update, now)
     }
 

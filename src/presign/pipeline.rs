@@ -11,8 +11,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::identity::{Draft, Identities, Identity};
+use super::policies::Policies;
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
+use crate::ocsp::{CertStatus, response::ResponseError};
 use crate::signer::SignError;
 use crate::store::{
     AnswerOutcome, CertificateKey, CertificateState, NewAnswer, Store, StoreError, StoredAnswer,
@@ -75,8 +76,8 @@ pub struct Pipeline {
     pub identities: Arc<Identities>,
     /// The time of thisUpdate.
     pub clock: SharedClock,
-    /// How long answers last; may be replaced while running.
-    pub freshness: Arc<ArcSwap<Freshness>>,
+    /// What answers are held to; may be replaced while running.
+    pub policies: Arc<ArcSwap<Policies>>,
     /// How much is under way at once.
     pub settings: Settings,
 }
@@ -175,18 +176,19 @@ impl Pipeline {
     async fn sign_one(&self, state: CertificateState) -> Step {
         let certificate = &state.certificate;
         let now = self.clock.now();
-        if certificate.not_after < now {
+        let policy = *self.policies.load().of(certificate.issuer);
+        if policy.answered_until(certificate.not_after) < now {
             return Step::Ended(Outcome::NotDue(certificate.key, None));
         }
         if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
             return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
         }
-        let freshness = self.freshness.load();
-        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, freshness.validity()) else {
+        let validity = policy.freshness.validity();
+        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, validity) else {
             return Step::Ended(Outcome::Failed(certificate.key, ItemError::NoResponder));
         };
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = match identity.draft(certificate.serial, status, &freshness, now) {
+        let draft = match identity.draft(certificate.serial, status, &policy, now) {
             Ok(draft) => draft,
             Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
         };

@@ -13,6 +13,7 @@ use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::cert_id::CertIdError;
 use crate::ocsp::request::Nonce;
 use crate::ocsp::{CertId, CertStatus, CrlReason, ErrorStatus, Request, Revocation};
+use crate::presign::Policies;
 use crate::presign::identity::Asked;
 use crate::shelf::{Shelf, Slot};
 use crate::store::IssuerId;
@@ -33,6 +34,7 @@ pub struct Responder {
     shelf: Arc<Shelf>,
     live: LiveSigner,
     clock: SharedClock,
+    policies: Arc<ArcSwap<Policies>>,
     settings: ArcSwap<Settings>,
 }
 
@@ -57,6 +59,7 @@ impl Responder {
         shelf: Arc<Shelf>,
         live: LiveSigner,
         clock: SharedClock,
+        policies: Arc<ArcSwap<Policies>>,
         settings: Settings,
     ) -> Self {
         Self {
@@ -64,6 +67,7 @@ impl Responder {
             shelf,
             live,
             clock,
+            policies,
             settings: ArcSwap::from_pointee(settings),
         }
     }
@@ -89,17 +93,18 @@ impl Responder {
 
     /// The stored answer, if it is one to this question and has not expired. A clock that was set
     /// back makes answers from the future; they wait too.
-    fn stored(&self, slot: &Slot, cert_id: &CertId, now: UnixTime) -> Option<Answer> {
+    fn stored(&self, issuer: IssuerId, slot: &Slot, cert_id: &CertId, now: UnixTime) -> Option<Answer> {
         let answer = slot.answer.as_ref()?;
         if answer.this_update > now || answer.next_update < now || !answer.has_hash(cert_id.hash) {
             return None;
         }
+        let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
         Some(Answer {
             body: answer.body().into(),
             cache: Some(CacheFacts {
                 this_update: answer.this_update,
                 next_update: answer.next_update,
-                renewed_at: answer.renewed_at,
+                renewed_at: longest_age.map_or(answer.renewed_at, |age| answer.renewed_at.min(now.plus(age))),
                 digest: answer.digest,
             }),
             outcome: Outcome::Stored,
@@ -129,7 +134,7 @@ impl Responder {
         let (status, stored) = match self.find(issuer, cert_id, now) {
             Found::NotYet => return error(ErrorStatus::TryLater),
             Found::NotInForce => return error(ErrorStatus::Unauthorized),
-            Found::Slot(slot) => match self.stored(&slot, cert_id, now) {
+            Found::Slot(slot) => match self.stored(issuer, &slot, cert_id, now) {
                 Some(answer) if nonce.is_none() => return answer,
                 stored => (slot.status(), stored),
             },

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use super::gate::{Gate, Limits, Refused};
 use super::{Answer, Outcome};
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{Freshness, response};
+use crate::ocsp::response;
+use crate::presign::Policies;
 use crate::presign::identity::{Asked, Identities};
 use crate::signer::SignError;
 use crate::store::IssuerId;
@@ -41,7 +42,7 @@ const VALIDITY: Duration = Duration::from_secs(8 * 3_600);
 pub struct LiveSigner {
     identities: Arc<Identities>,
     clock: SharedClock,
-    freshness: Arc<ArcSwap<Freshness>>,
+    policies: Arc<ArcSwap<Policies>>,
     settings: Settings,
     gate: Gate<(IssuerId, Asked), Result<Answer, Arc<LiveError>>>,
 }
@@ -72,11 +73,11 @@ impl LiveSigner {
     pub fn new(
         identities: Arc<Identities>,
         clock: SharedClock,
-        freshness: Arc<ArcSwap<Freshness>>,
+        policies: Arc<ArcSwap<Policies>>,
         settings: Settings,
     ) -> Self {
         let limits = Limits { in_flight: settings.in_flight, per_second: settings.per_second };
-        Self { identities, clock, freshness, settings, gate: Gate::new(limits) }
+        Self { identities, clock, policies, settings, gate: Gate::new(limits) }
     }
 
     /// Signs one answer. The same question asked while it is signed gets the same answer.
@@ -98,8 +99,8 @@ impl LiveSigner {
     async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
         let now = self.clock.now();
         let identity = self.identities.for_issuer(issuer, now, VALIDITY).ok_or(LiveError::NoResponder)?;
-        let next_update =
-            UnixTime(now.plus(VALIDITY.min(self.freshness.load().validity())).0 - 1).min(identity.not_after);
+        let validity = VALIDITY.min(self.policies.load().of(issuer).freshness.validity());
+        let next_update = UnixTime(now.plus(validity).0 - 1).min(identity.not_after);
         let draft = identity.draft_for(asked, next_update, now)?;
         let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft))
             .await

@@ -15,6 +15,7 @@ use crate::ocsp::{
     ResponseData, Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
 };
 use crate::presign::identity::Identities;
+use crate::presign::{Policies, Policy};
 use crate::shelf::{Frame, Shelf, ShelfAnswer, Slot};
 use crate::store::IssuerId;
 
@@ -44,16 +45,16 @@ fn bench(unknown_serial: UnknownSerial) -> Bench {
     let clock = Arc::new(ManualClock::new(NOW));
     let shared: SharedClock = clock.clone();
     let freshness = Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap();
-    let freshness = Arc::new(ArcSwap::from_pointee(freshness));
+    let policies = Arc::new(ArcSwap::from_pointee(Policies::new(Policy::new(freshness))));
     let live = LiveSigner::new(
         Arc::new(Identities::default()),
         shared.clone(),
-        freshness,
+        Arc::clone(&policies),
         live::Settings::default(),
     );
     let directory = IssuerDirectory::new([(IssuerId(1), issuer.clone())]);
     let settings = Settings { unknown_serial, nonce: NoncePolicy::Ignore };
-    let responder = Responder::new(directory, shelf.clone(), live, shared, settings);
+    let responder = Responder::new(directory, shelf.clone(), live, shared, policies, settings);
     Bench { issuer, key, shelf, clock, responder }
 }
 
