@@ -10,12 +10,12 @@ use rasn::types::OctetString;
 use super::policies::Policy;
 use crate::clock::UnixTime;
 use crate::ocsp::{
-    CertId, CertStatus, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
+    CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
     response::ResponseError,
 };
 use crate::shelf::Frame;
-use crate::signer::{PreparedKey, SignError, Signer, TokenState};
-use crate::store::{IssuerId, ResponderNumber};
+use crate::signer::{Lane, Order, PreparedKey, SignError, Signer, TokenState};
+use crate::store::{CertificateState, IssuerId, ResponderNumber};
 
 /// A responder that signs for an issuer.
 #[derive(Clone, Debug)]
@@ -51,6 +51,18 @@ pub struct Draft {
     pub this_update: UnixTime,
     /// nextUpdate.
     pub next_update: UnixTime,
+}
+
+/// How urgent a certificate's next answer is: by what it has now, and when that becomes stale.
+#[must_use]
+pub fn order_for(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> Order {
+    let certificate = &state.certificate;
+    match state.answer.as_ref().filter(|answer| answer.version == certificate.version) {
+        Some(answer) => Order::new(Lane::Refresh, freshness.stale_at(answer.this_update, answer.next_update)),
+        // What was not there at all could have been there at any time: first come, first served.
+        None if certificate.revocation.is_some() => Order::new(Lane::Revocation, now),
+        None => Order::new(Lane::First, now),
+    }
 }
 
 /// What an answer is to say.
@@ -119,8 +131,8 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Signer::sign`].
-    pub async fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SignError> {
-        self.signer.sign(&self.key, draft.response_data.clone()).await
+    pub async fn sign(&self, draft: &Draft, order: Order) -> Result<Vec<u8>, SignError> {
+        self.signer.sign(&self.key, draft.response_data.clone(), order).await
     }
 
     /// Whether its certificate is in force at `now` and lasts long enough for a useful answer.

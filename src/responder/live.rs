@@ -12,7 +12,7 @@ use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::response;
 use crate::presign::Policies;
 use crate::presign::identity::{Asked, Identities};
-use crate::signer::SignError;
+use crate::signer::{Lane, Order, SignError};
 use crate::store::IssuerId;
 
 /// How much live signing is let through. A request beyond it gets the best stored answer where that
@@ -102,7 +102,8 @@ impl LiveSigner {
         let validity = VALIDITY.min(self.policies.load().of(issuer).freshness.validity());
         let next_update = UnixTime(now.plus(validity).0 - 1).min(identity.not_after);
         let draft = identity.draft_for(asked, next_update, now)?;
-        let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft))
+        let order = Order::new(Lane::Live, now.plus(self.settings.patience));
+        let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft, order))
             .await
             .map_err(|_| LiveError::TooSlow(self.settings.patience))??;
         let frame = &identity.frame;
