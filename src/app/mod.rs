@@ -2,6 +2,7 @@
 
 pub mod files;
 mod metrics;
+pub mod rotation;
 pub mod serve;
 pub mod settings;
 
@@ -16,7 +17,7 @@ use tokio::sync::Mutex;
 
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::identity::Identity;
@@ -326,6 +327,7 @@ impl App {
             algorithm: algorithm.to_string(),
             certificate: der,
             not_after: certificate.not_after(),
+            from: responder.from,
         };
         let record = self.store.add_responder(&new, now).await?;
         Ok(KnownResponder { record, issuer: issuer.clone(), certificate, delegation: Ok(delegation) })
@@ -351,8 +353,8 @@ impl App {
         Ok(problems)
     }
 
-    /// Every installed responder, the configured ones first and in the configured order, then those
-    /// installed last.
+    /// Every installed responder in order of preference: those that take over at a chosen time, the
+    /// latest first, then the configured ones in the configured order, then those installed last.
     ///
     /// # Errors
     /// [`AppError::Store`], [`AppError::Certificate`].
@@ -372,7 +374,10 @@ impl App {
             responders.push(KnownResponder { record, issuer, certificate, delegation });
         }
         // Of several certificates for one key, the one installed last signs.
-        responders.sort_by_key(|responder| (self.preference(responder), Reverse(responder.record.number)));
+        responders.sort_by_key(|responder| {
+            let record = &responder.record;
+            (Reverse(record.responder.from), self.preference(responder), Reverse(record.number))
+        });
         Ok(responders)
     }
 
@@ -397,6 +402,11 @@ impl App {
             if let Some(own) = settings.issuers.iter().find(|own| own.name == record.name) {
                 let freshness = own.freshness.unwrap_or(settings.freshness);
                 policies.set(record.id, Policy { freshness, history: own.history });
+            }
+        }
+        for responder in self.store.responders().await? {
+            if responder.retired_at.is_some() {
+                policies.retire(responder.number);
             }
         }
         Ok(policies)
@@ -427,7 +437,8 @@ impl App {
         let mut identities = Vec::new();
         let mut problems = Vec::new();
         for responder in self.responders().await? {
-            if matches!(responder.delegation, Err(DelegationError::Ended(_))) {
+            let ended = matches!(responder.delegation, Err(DelegationError::Ended(_)));
+            if ended || responder.record.retired_at.is_some() {
                 // The way of all responders; one that nothing replaced is missed by who needs it.
                 continue;
             }
@@ -478,7 +489,7 @@ impl App {
                 ResponderIdForm::ByName => ResponderId::by_name(certificate),
             },
             frame: Arc::new(frame),
-            not_before: certificate.not_before(),
+            not_before: certificate.not_before().max(new.from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
             cert_id_hashes: self
                 .issuer_settings(name)

@@ -1,6 +1,6 @@
 //! `serve`: the components joined, and the order in which they start and end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::metrics::Figures;
+use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
 use super::{App, AppError};
 use crate::clock::UnixTime;
@@ -65,6 +66,7 @@ struct Running {
     signers: Arc<ArcSwap<Vec<Signer>>>,
     signals: Arc<Signals>,
     keeper: Arc<KeeperStats>,
+    watch: Arc<Watch>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -103,6 +105,10 @@ pub async fn serve(
         keeper: Arc::clone(&stats),
         clock: Arc::clone(&app.clock),
         signers: Arc::clone(&running.signers),
+    }));
+    metrics.registry_mut().register_collector(Box::new(TurnFigures {
+        watch: Arc::clone(&running.watch),
+        clock: Arc::clone(&app.clock),
     }));
 
     // Every socket is opened before anything runs, so that a port in use is told at once.
@@ -232,6 +238,7 @@ impl Running {
             signers: Arc::default(),
             signals: Arc::default(),
             keeper: Arc::default(),
+            watch: Arc::default(),
         })
     }
 
@@ -259,6 +266,7 @@ impl Running {
             let detail =
                 format!("{} of {} tokens in use sign", signers.iter().filter(serving).count(), signers.len());
             checks.push(check("tokens", true, detail));
+            checks.push(check("responders", true, self.watch.standing(self.app.clock.now())));
         }
         checks
     }
@@ -271,8 +279,10 @@ impl Running {
         reload: impl Fn() -> Result<Settings, String>,
     ) {
         let mut told = BTreeSet::new();
+        let mut alarms = BTreeMap::new();
         loop {
             let complete = self.refresh(&mut told).await;
+            self.watch.sound(&mut alarms, self.app.clock.now());
             let wait = if complete { LOOK_AGAIN } else { TRY_AGAIN };
             tokio::select! {
                 () = shutdown.stopped() => return,
@@ -308,6 +318,7 @@ impl Running {
     async fn try_refresh(&self) -> Result<Vec<AppError>, AppError> {
         self.responder.replace_issuers(directory(&self.app).await?);
         let policies = self.app.policies().await?;
+        self.watch.replace(Turns::of(&self.app.responders().await?, &policies));
         if **self.pipeline.policies.load() != policies {
             self.pipeline.policies.store(Arc::new(policies));
             self.signals.policy_changed.notify_one();

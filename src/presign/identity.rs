@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rasn::types::OctetString;
 
 use super::policies::Policy;
+use super::rota::LEAST_LIFE;
 use crate::clock::UnixTime;
 use crate::ocsp::{
     CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
@@ -30,7 +31,8 @@ pub struct Identity {
     pub responder_id: ResponderId,
     /// What stands around its answers.
     pub frame: Arc<Frame>,
-    /// The start of its certificate's validity: it signs nothing before.
+    /// The start of its certificate's validity, or the later time that it takes over at: it signs
+    /// nothing before.
     pub not_before: UnixTime,
     /// The end of its certificate's validity: no answer outlives it (B5).
     pub not_after: UnixTime,
@@ -138,7 +140,7 @@ impl Identity {
     /// Whether its certificate is in force at `now` and lasts long enough for a useful answer.
     #[must_use]
     pub fn is_usable_at(&self, now: UnixTime) -> bool {
-        self.not_before <= now && now.plus(Duration::from_secs(60)) <= self.not_after
+        self.not_before <= now && now.plus(LEAST_LIFE) <= self.not_after
     }
 }
 

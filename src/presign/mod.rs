@@ -6,6 +6,7 @@ pub mod identity;
 pub mod keeper;
 pub mod pipeline;
 pub mod policies;
+pub mod rota;
 mod schedule;
 
 use crate::shelf::{Frame, ShelfAnswer, Slot};
