@@ -20,7 +20,7 @@ use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
-use crate::presign::identity::Identity;
+use crate::presign::identity::{Health, Identity};
 use crate::presign::{Frames, Policies, Policy};
 use crate::responder::ResponderIdForm;
 use crate::server::control::ControlError;
@@ -381,6 +381,31 @@ impl App {
         Ok(responders)
     }
 
+    /// The rank of each responder, given in order of preference, among those of its issuer. Of one
+    /// rank, so that they share the work, are clones of a key in several tokens, and the configured
+    /// ones that sign in the same way and take over at the same time.
+    fn ranks(&self, responders: &[KnownResponder]) -> Vec<usize> {
+        let share = |one: &KnownResponder, other: &KnownResponder| {
+            let (this, that) = (&one.record.responder, &other.record.responder);
+            let configured = [one, other].iter().all(|each| self.preference(each) < usize::MAX);
+            let another_key = (&this.token, &this.key) != (&that.token, &that.key);
+            this.issuer == that.issuer
+                && (this.from, &this.algorithm) == (that.from, &that.algorithm)
+                && (this.certificate == that.certificate || (configured && another_key))
+        };
+        let mut ranks: Vec<usize> = Vec::with_capacity(responders.len());
+        for (place, responder) in responders.iter().enumerate() {
+            let before = responders[..place].iter().zip(&ranks).rev();
+            let last = before.clone().map(|(_, rank)| *rank).next();
+            // All of a rank must share: a renewed certificate of a key is preferred to the old one.
+            let joins = last.filter(|last| {
+                before.take_while(|(_, rank)| *rank == last).all(|(other, _)| share(responder, other))
+            });
+            ranks.push(joins.unwrap_or_else(|| last.map_or(0, |last| last + 1)));
+        }
+        ranks
+    }
+
     /// The place of a responder in its issuer's configuration; the end for one that is only in the
     /// store.
     fn preference(&self, responder: &KnownResponder) -> usize {
@@ -436,14 +461,16 @@ impl App {
     ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let mut identities = Vec::new();
         let mut problems = Vec::new();
-        for responder in self.responders().await? {
+        let responders = self.responders().await?;
+        let ranks = self.ranks(&responders);
+        for (responder, rank) in responders.into_iter().zip(ranks) {
             let ended = matches!(responder.delegation, Err(DelegationError::Ended(_)));
             if ended || responder.record.retired_at.is_some() {
                 // The way of all responders; one that nothing replaced is missed by who needs it.
                 continue;
             }
             let known = ready.iter().find(|identity| identity.responder == responder.record.number);
-            match self.identity(&responder, known).await {
+            match self.identity(&responder, rank, known).await {
                 Ok(identity) => identities.push(identity),
                 Err(error) => problems.push(error),
             }
@@ -454,6 +481,7 @@ impl App {
     async fn identity(
         &self,
         responder: &KnownResponder,
+        rank: usize,
         known: Option<&Arc<Identity>>,
     ) -> Result<Identity, AppError> {
         let new = &responder.record.responder;
@@ -480,6 +508,7 @@ impl App {
             }
         };
         let certificate = &responder.certificate;
+        let own = self.issuer_settings(name);
         Ok(Identity {
             issuer: Arc::clone(&responder.issuer.issuer),
             issuer_id: responder.issuer.record.id,
@@ -491,11 +520,13 @@ impl App {
             frame: Arc::new(frame),
             not_before: certificate.not_before().max(new.from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
-            cert_id_hashes: self
-                .issuer_settings(name)
-                .map_or_else(IssuerSettings::default_hashes, |settings| settings.cert_id_hashes),
+            rank,
+            crl_url: own.as_ref().and_then(|own| own.crl_url.as_deref().map(Arc::from)),
+            history: own.as_ref().map_or(Duration::ZERO, |own| own.history),
+            cert_id_hashes: own.map_or_else(IssuerSettings::default_hashes, |own| own.cert_id_hashes),
             signer,
             key,
+            health: known.map_or_else(Health::default, |known| known.health.clone()),
         })
     }
 

@@ -17,7 +17,7 @@ use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
 use crate::responder::live::LiveSigner;
-use crate::responder::{IssuerDirectory, Responder};
+use crate::responder::{IssuerDirectory, NoncePolicy, Responder, UNHEARD, UnknownSerial};
 use crate::server::control::{self, Check, Control};
 use crate::server::ocsp::{Endpoint, EndpointMetrics};
 use crate::shelf::Shelf;
@@ -30,9 +30,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 /// How often certificates are judged anew: one may have come into force or ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
-
-/// When the store's changes have not been read for so long, revocations may be missed.
-const FEED_LATE: Duration = Duration::from_secs(15);
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -207,6 +204,7 @@ impl Running {
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
         let policies = Arc::new(ArcSwap::from_pointee(app.policies().await?));
+        let keeper = Arc::<KeeperStats>::default();
         let clock = Arc::clone(&app.clock);
         let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&policies), settings.live);
         let directory = directory(&app).await?;
@@ -217,6 +215,7 @@ impl Running {
             live,
             clock,
             Arc::clone(&policies),
+            Arc::clone(&keeper),
             settings.responder,
         );
         let pipeline = Pipeline {
@@ -237,7 +236,7 @@ impl Running {
             frames,
             signers: Arc::default(),
             signals: Arc::default(),
-            keeper: Arc::default(),
+            keeper,
             watch: Arc::default(),
         })
     }
@@ -257,7 +256,7 @@ impl Running {
             let read_at = UnixTime(self.keeper.feed_read_at.load(Ordering::Relaxed));
             let age = self.app.clock.now().since(read_at);
             let detail = format!("changes in the store were read to their end at {read_at}");
-            checks.push(check("feed", age < FEED_LATE, detail));
+            checks.push(check("feed", age < UNHEARD, detail));
         }
         if self.roles.contains(&Role::Signer) {
             // A token that is away must not take the endpoint out of service: it serves what is stored.
@@ -266,9 +265,29 @@ impl Running {
             let detail =
                 format!("{} of {} tokens in use sign", signers.iter().filter(serving).count(), signers.len());
             checks.push(check("tokens", true, detail));
+            checks.push(check("live", true, self.live_standing()));
             checks.push(check("responders", true, self.watch.standing(self.app.clock.now())));
         }
         checks
+    }
+
+    /// Whether what cannot be stored ahead is signed now. It is no matter of readiness: without a token a
+    /// nonce gets the stored answer, and the rest tryLater, which another process could not better.
+    fn live_standing(&self) -> String {
+        let settings = self.app.settings().responder;
+        let mut wanted = vec!["several certificates in one request"];
+        if settings.nonce == NoncePolicy::Echo {
+            wanted.push("nonces");
+        }
+        if settings.unknown_serial != UnknownSerial::Unauthorized {
+            wanted.push("serial numbers on no record");
+        }
+        let wanted = wanted.join(", ");
+        if self.signers.load().iter().any(|signer| signer.state() == TokenState::Serving) {
+            format!("answers are signed on the spot for: {wanted}")
+        } else {
+            format!("no token signs, so stored answers or tryLater are given for: {wanted}")
+        }
     }
 
     /// Makes responders ready, again when something changed or could not be used, until the stop.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::identity::{Draft, Identities, Identity, order_for};
+use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
 use super::policies::Policies;
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, response::ResponseError};
@@ -65,6 +65,16 @@ pub enum ItemError {
     /// The store did not take it.
     #[error(transparent)]
     Store(Arc<StoreError>),
+}
+
+impl From<IdentityError> for ItemError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NoResponder => Self::NoResponder,
+            IdentityError::Compose(error) => Self::Compose(error),
+            IdentityError::Sign(error) => Self::Sign(error),
+        }
+    }
 }
 
 /// The way from certificate to stored answer.
@@ -183,17 +193,12 @@ impl Pipeline {
         if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
             return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
         }
-        let validity = policy.freshness.validity();
-        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, validity) else {
-            return Step::Ended(Outcome::Failed(certificate.key, ItemError::NoResponder));
-        };
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = match identity.draft(certificate.serial, status, &policy, now) {
-            Ok(draft) => draft,
-            Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
-        };
-        match identity.sign(&draft, order_for(&state, &policy.freshness, now)).await {
-            Ok(signature) => Step::Signed(Box::new(signed(state, &identity, draft, signature))),
+        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &policy, now);
+        let order = order_for(&state, &policy.freshness, now);
+        let validity = policy.freshness.validity();
+        match self.identities.sign(certificate.issuer, now, validity, order, draft).await {
+            Ok(done) => Step::Signed(Box::new(signed(state, done))),
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }
     }
@@ -252,7 +257,8 @@ impl Pipeline {
     }
 }
 
-fn signed(state: CertificateState, identity: &Identity, draft: Draft, signature: Vec<u8>) -> Signed {
+fn signed(state: CertificateState, done: SignedDraft) -> Signed {
+    let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
         key: state.certificate.key,
         version: state.certificate.version,

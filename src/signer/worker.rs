@@ -87,7 +87,10 @@ impl SessionThread<'_> {
                 let connection = self.connect();
                 let (reply, _) = self.worker.end();
                 // Without a reply the job was failed because this took too long.
-                self.retry = self.retry.take().zip(reply).map(|(job, reply)| Job { reply, ..job });
+                self.retry = self.retry.take().zip(reply).map(|(mut job, reply)| {
+                    job.reply = reply;
+                    job
+                });
                 match connection {
                     Ok(connection) => return self.serve(connection),
                     Err((error, _))
