@@ -22,7 +22,7 @@ use goodstanding::clock::UnixTime;
 use goodstanding::ocsp::request::{self, Nonce};
 use goodstanding::ocsp::{
     CertStatus, Certificate, CrlReason, HashAlgorithm, Issuer, Received, Request, ResponderId, ResponseData,
-    Revocation, Serial, SignatureAlgorithm, SingleResponse, response,
+    Revocation, Serial, SignatureAlgorithm, SingleResponse, response, response::SingleExtras,
 };
 use goodstanding::shelf::{Entry, Frame, Shelf, SignedAnswer};
 use goodstanding::store::IssuerId;
@@ -68,6 +68,7 @@ fn data(issuer: &Issuer, responder: &Certificate, status: CertStatus) -> Respons
         status,
         this_update: NOW,
         next_update: UnixTime(NOW.0 + 7 * 86_400 - 1),
+        extras: SingleExtras::default(),
     };
     ResponseData {
         responder_id: ResponderId::by_key(responder),
