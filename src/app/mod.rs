@@ -585,7 +585,9 @@ impl App {
                 ResponderIdForm::ByName => ResponderId::by_name(certificate),
             },
             frame: Arc::new(frame),
-            not_before: certificate.not_before().max(responder.record.responder.from.unwrap_or(UnixTime::EPOCH)),
+            not_before: certificate
+                .not_before()
+                .max(responder.record.responder.from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
             rank,
             crl_url: own.as_ref().and_then(|own| own.crl_url.as_deref().map(Arc::from)),

@@ -202,8 +202,7 @@ fn answers_of_which_each_has_its_own_shape_are_kept_whole_and_under_few_template
     let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
     let made = |at: u64| {
         let this_update = UnixTime(1_000 + at as i64);
-        let extras =
-            SingleExtras { archive_cutoff: Some(UnixTime(at as i64)), ..SingleExtras::default() };
+        let extras = SingleExtras { archive_cutoff: Some(UnixTime(at as i64)), ..SingleExtras::default() };
         let single = SingleResponse {
             cert_id: CertId {
                 hash: HashAlgorithm::Sha1,
