@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::Reader;
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
+use crate::store::audit::{Digest, NewLine};
 use crate::store::{CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord};
 
 fn issuer(entry: &Reader<'_>) -> Result<IssuerRecord, StoreError> {
@@ -85,6 +87,10 @@ impl SqliteStore {
             .map_err(|error| writing.failed(error))?
             .last_insert_rowid();
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "issuer.add",
+            &json!({ "issuer": id, "name": name, "sha256": Digest::of([certificate]).to_string() }),
+        ));
         writing.commit().await?;
         Ok(IssuerRecord { id: IssuerId(id), name: name.to_owned(), certificate: certificate.to_vec() })
     }
@@ -141,6 +147,18 @@ impl SqliteStore {
             ResponderRecord { number: ResponderNumber(number), responder: new.clone(), installed_at: now }
         };
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "responder.install",
+            &json!({
+                "issuer": new.issuer.0,
+                "responder": record.number.0,
+                "token": new.token,
+                "key": new.key,
+                "algorithm": new.algorithm,
+                "not_after": new.not_after.to_string(),
+                "sha256": Digest::of([new.certificate.as_slice()]).to_string(),
+            }),
+        ));
         writing.commit().await?;
         Ok(record)
     }
@@ -167,6 +185,15 @@ impl SqliteStore {
             .execute(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
+        writing.audited.push(NewLine::new(
+            "profile.record",
+            &json!({
+                "token": profile.token,
+                "algorithm": profile.algorithm,
+                "sessions": profile.sessions,
+                "rate": profile.rate,
+            }),
+        ));
         writing.commit().await
     }
 
