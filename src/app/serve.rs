@@ -125,6 +125,15 @@ pub async fn serve(
     };
     started(&addresses);
 
+    let keeper = Keeper::new(
+        running.pipeline.clone(),
+        Arc::clone(&running.shelf),
+        Arc::clone(&running.frames),
+        Arc::clone(&running.signals),
+        stats,
+        roles.contains(&Role::Signer),
+    );
+
     // The control listener outlives the endpoint, so that a drain can be watched.
     let control_stop = Shutdown::new();
     if let Some(control) = control {
@@ -138,14 +147,6 @@ pub async fn serve(
         let stop = control_stop.clone();
         control_stop.spawn(async move { control.serve(router, stop).await });
     }
-    let keeper = Keeper::new(
-        running.pipeline.clone(),
-        Arc::clone(&running.shelf),
-        Arc::clone(&running.frames),
-        Arc::clone(&running.signals),
-        stats,
-        roles.contains(&Role::Signer),
-    );
     let keeping = shutdown.spawn(watched(keeper.run(shutdown.clone()), shutdown.clone()));
     let looking = Arc::clone(&running);
     let stop = shutdown.clone();

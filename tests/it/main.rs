@@ -10,6 +10,7 @@ mod command_line;
 mod conformance;
 mod control_experiment;
 mod corpus;
+mod engine;
 mod faults;
 mod imports;
 mod interop;
