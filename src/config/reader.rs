@@ -170,6 +170,17 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<bool> {
+        let label = self.label(field);
+        let value = self.value(field)?;
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            problems.add(&value.span(), format!("{label} must be true or false"));
+        }
+        found
+    }
+
     /// A list of strings that read as `T`s.
     pub(super) fn list<T>(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<Vec<T>>
     where

@@ -26,6 +26,12 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
+    /// The SHA-256 of these octets alone.
+    #[must_use]
+    pub fn plain(octets: &[u8]) -> Self {
+        Self(Sha256::digest(octets).into())
+    }
+
     /// From 64 hexadecimal digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {

@@ -89,7 +89,7 @@ impl SqliteStore {
         writing.registry = true;
         writing.audited.push(NewLine::new(
             "issuer.add",
-            &json!({ "issuer": id, "name": name, "sha256": Digest::of([certificate]).to_string() }),
+            &json!({ "issuer": id, "name": name, "sha256": Digest::plain(certificate).to_string() }),
         ));
         writing.commit().await?;
         Ok(IssuerRecord { id: IssuerId(id), name: name.to_owned(), certificate: certificate.to_vec() })
@@ -156,7 +156,7 @@ impl SqliteStore {
                 "key": new.key,
                 "algorithm": new.algorithm,
                 "not_after": new.not_after.to_string(),
-                "sha256": Digest::of([new.certificate.as_slice()]).to_string(),
+                "sha256": Digest::plain(&new.certificate).to_string(),
             }),
         ));
         writing.commit().await?;
