@@ -8,6 +8,7 @@ mod support;
 
 mod command_line;
 mod conformance;
+mod control;
 mod control_experiment;
 mod corpus;
 mod engine;
