@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::Context;
 use crate::config::ConfigError;
-use crate::store::audit::acting_as;
+use crate::store::audit::process_acts_as;
 use crate::telemetry::{LogSettings, logging};
 
 /// How a command that did not fail went.
@@ -149,8 +149,10 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let actor = format!("command line of {}", context::user());
-    runtime.block_on(acting_as(actor, async {
+    if !daemon {
+        process_acts_as(format!("command line of {}", context::user()));
+    }
+    runtime.block_on(async {
         match cli.command {
             Command::Serve(arguments) => serve::run(&context, arguments).await,
             Command::Presign(arguments) => presign::run(&context, &arguments).await,
@@ -167,7 +169,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -26,11 +26,13 @@ use crate::ocsp::{Revocation, Serial};
 pub mod audit;
 #[cfg(test)]
 mod contract;
+mod ledger;
 mod records;
 pub mod replies;
 mod rules;
 pub mod sqlite;
 
+pub use ledger::*;
 pub use records::*;
 pub use rules::{RevokeRule, may_revoke};
 
@@ -207,6 +209,9 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
 
     /// Every capacity profile.
     async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError>;
+
+    /// The limiter's ledger in the same database.
+    fn ledger(self: Arc<Self>) -> Arc<dyn Ledger>;
 
     /// Finishes what is under way and lets go of the database.
     async fn close(&self);

@@ -12,6 +12,7 @@ mod chain;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -31,6 +32,15 @@ tokio::task_local! {
     static ACTOR: String;
 }
 
+/// Who acts in this process when nobody else is named.
+static PROCESS: OnceLock<String> = OnceLock::new();
+
+/// From now on what this process does by itself is done by `actor`: for commands that somebody runs.
+pub fn process_acts_as(actor: String) {
+    // The first word stands: a process runs one command.
+    _ = PROCESS.set(actor);
+}
+
 /// Runs `what`; the lines of the changes that it makes name `actor`. Tasks that it spawns act for
 /// the process again.
 pub async fn acting_as<T>(actor: String, what: impl Future<Output = T>) -> T {
@@ -40,7 +50,9 @@ pub async fn acting_as<T>(actor: String, what: impl Future<Output = T>) -> T {
 /// Who acts here.
 #[must_use]
 pub fn actor() -> String {
-    ACTOR.try_with(Clone::clone).unwrap_or_else(|_| ITSELF.to_owned())
+    ACTOR
+        .try_with(Clone::clone)
+        .unwrap_or_else(|_| PROCESS.get().cloned().unwrap_or_else(|| ITSELF.to_owned()))
 }
 
 /// What a new line tells.

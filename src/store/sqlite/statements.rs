@@ -116,6 +116,14 @@ pub(super) const REPLY_BEGIN: &str =
 pub(super) const REPLY_FINISH: &str =
     "UPDATE reply SET status = ?3, headers = ?4, body = ?5 WHERE caller = ?1 AND key = ?2";
 pub(super) const REPLY_ABANDON: &str = "DELETE FROM reply WHERE caller = ?1 AND key = ?2 AND status IS NULL";
+pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
+pub(super) const LEDGER_AFTER: &str =
+    "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// By `?2`, if it is `?1`.
+pub(super) const LEDGER_MOVE: &str =
+    "UPDATE ledger_end SET position = position + ?2 WHERE one = 1 AND position = ?1";
+pub(super) const LEDGER_FORGET: &str =
+    "DELETE FROM ledger WHERE id IN (SELECT value FROM json_each(?1)) AND keep_until <= ?2";
 
 /// A statement over a table of values, `?` for each.
 ///
@@ -202,6 +210,21 @@ pub(super) static ANSWER_PUT: Bulk = Bulk {
     }),
 };
 
+/// Id, position, keep_until, entry.
+pub(super) static LEDGER_PUT: Bulk = Bulk {
+    columns: 4,
+    lengths: LENGTHS,
+    statements: LazyLock::new(|| {
+        stamp(
+            "INSERT INTO ledger (id, position, keep_until, entry) SELECT * FROM ",
+            4,
+            " WHERE column1 IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET position = excluded.position, keep_until = excluded.keep_until,
+                 entry = excluded.entry",
+        )
+    }),
+};
+
 /// Every statement that is no [`Bulk`].
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -240,4 +263,8 @@ pub(super) const ALL: &[&str] = &[
     REPLY_BEGIN,
     REPLY_FINISH,
     REPLY_ABANDON,
+    LEDGER_END,
+    LEDGER_AFTER,
+    LEDGER_MOVE,
+    LEDGER_FORGET,
 ];

@@ -60,11 +60,10 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
 /// Reads a JSON document; a field that is not known is an error.
 ///
 /// # Errors
-/// 400 for what is no JSON, 422 for JSON that says something else than was asked.
+/// 400 for what is no such document; what it says is judged elsewhere, with 422.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        Problem::new(status).detail(format!("The body cannot be used: {error}."))
+        Problem::new(StatusCode::BAD_REQUEST).detail(format!("The body cannot be used: {error}."))
     })
 }
 
