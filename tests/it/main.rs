@@ -8,8 +8,10 @@ mod support;
 
 mod command_line;
 mod conformance;
+mod control;
 mod control_experiment;
 mod corpus;
+mod engine;
 mod faults;
 mod imports;
 mod interop;
