@@ -11,6 +11,7 @@ mod conformance;
 mod control_experiment;
 mod corpus;
 mod faults;
+mod faulty_token;
 mod imports;
 mod interop;
 mod layers;
