@@ -10,6 +10,7 @@ mod command_line;
 mod conformance;
 mod control_experiment;
 mod corpus;
+mod fault_matrix;
 mod faults;
 mod faulty_token;
 mod imports;
