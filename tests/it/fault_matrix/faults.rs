@@ -77,10 +77,10 @@ fn uninitialised() -> Fault {
 /// applied, and applied but reported failed.
 pub(super) const ROWS: &[Row] = &[
     of_a_session("a session closed", || {
-        vec![times(2, Fault { act: Some(Act::CloseSession), ..Fault::of(&[C_SignInit]) })]
+        vec![times(1, Fault { act: Some(Act::CloseSession), ..Fault::of(&[C_SignInit]) })]
     }),
     of_a_session("a session handle invalid", || {
-        vec![times(2, Fault::fails(&[C_SignInit], "CKR_SESSION_HANDLE_INVALID"))]
+        vec![times(1, Fault::fails(&[C_SignInit], "CKR_SESSION_HANDLE_INVALID"))]
     }),
     of_a_session("every session closed and the login with it", || vec![begin_anew()]),
     of_a_session("the login lost", || {
@@ -117,6 +117,9 @@ pub(super) const ROWS: &[Row] = &[
     mended("every signature too short", || mangled(Mangling::Truncated)),
     mended("slow calls", || vec![Fault { delay_ms: 300, ..Fault::of(&[C_Sign]) }]),
     mended("no slots to be seen", || vec![begin_anew(), Fault::fails(&[C_GetSlotList], "CKR_GENERAL_ERROR")]),
+    by_itself("two sessions closed one after the other", || {
+        vec![times(2, Fault { act: Some(Act::CloseSession), ..Fault::of(&[C_SignInit]) })]
+    }),
     by_itself("C_Finalize needed", || vec![uninitialised()]),
     by_itself("C_Initialize fails twice, not applied", || {
         vec![times(2, Fault::fails(&[C_Initialize], "CKR_GENERAL_ERROR")), uninitialised()]

@@ -67,6 +67,8 @@ struct Run<'f> {
     /// Questions asked live during a fault: the answers may be errors, but nothing wrong.
     asked: Mutex<Vec<JoinHandle<Result<Told, String>>>>,
     failures: Vec<String>,
+    /// The longest that a lane took to recover, and its cell.
+    slowest: (Duration, String),
 }
 
 /// When a certificate comes into force whose answer is still to be stored: the keeper must not find it
@@ -101,12 +103,10 @@ fn every_fault_in_every_lane_idle_or_busy_is_recovered_from_and_nothing_is_lost(
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let watch = Stopwatch::start();
-                    let failed = recovers(row);
-                    times.lock().unwrap().push(format!(
-                        "{:6.1} s  {}",
-                        watch.elapsed().as_secs_f64(),
-                        row.name
-                    ));
+                    let (failed, (slowest, cell)) = recovers(row);
+                    let (took, slowest) = (watch.elapsed().as_secs_f64(), slowest.as_secs_f64());
+                    let line = format!("{took:6.1} s {}; the slowest: {slowest:.1} s, {cell}", row.name);
+                    times.lock().unwrap().push(line);
                     failures.lock().unwrap().extend(failed);
                 }
             });
@@ -117,8 +117,9 @@ fn every_fault_in_every_lane_idle_or_busy_is_recovered_from_and_nothing_is_lost(
     assert!(failures.is_empty(), "{} cells failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// One row: idle, then busy, then whether anything is missing. Returns the cells that failed.
-fn recovers(row: &Row) -> Vec<String> {
+/// One row: idle, then busy, then whether anything is missing. Returns the cells that failed, and the
+/// slowest of the others.
+fn recovers(row: &Row) -> (Vec<String>, (Duration, String)) {
     let fleet = Fleet::new();
     let started = SystemClock.now();
     let mut run = Run::new(row.name, &fleet);
@@ -129,7 +130,7 @@ fn recovers(row: &Row) -> Vec<String> {
     run.half("busy", row, &busy);
     run.conclude(started);
     drop(server);
-    run.failures
+    (run.failures, run.slowest)
 }
 
 impl<'f> Run<'f> {
@@ -137,7 +138,15 @@ impl<'f> Run<'f> {
     fn new(row: &'static str, fleet: &'f Fleet) -> Self {
         let answered = fleet.register_answered(4, Duration::from_secs(60), None);
         let watcher = Watcher::start(fleet.asker());
-        Self { row, fleet, watcher, answered, asked: Mutex::default(), failures: Vec::new() }
+        Self {
+            row,
+            fleet,
+            watcher,
+            answered,
+            asked: Mutex::default(),
+            failures: Vec::new(),
+            slowest: Default::default(),
+        }
     }
 
     fn failed(&mut self, cell: &str, what: &str) {
@@ -186,8 +195,9 @@ impl<'f> Run<'f> {
         }
         for item in &items {
             let cell = format!("{:?} × {load}", item.lane);
-            if let Err(what) = self.wait(item) {
-                self.failed(&cell, &what);
+            match self.wait(item) {
+                Ok(took) => self.slowest = self.slowest.clone().max((took, cell)),
+                Err(what) => self.failed(&cell, &what),
             }
         }
         if self.injected() == injected {
@@ -241,7 +251,7 @@ impl<'f> Run<'f> {
     }
 
     /// Until the lane has done what it had to do.
-    fn wait(&self, item: &Item) -> Result<(), String> {
+    fn wait(&self, item: &Item) -> Result<Duration, String> {
         let waiting = Stopwatch::start();
         let nonce: [u8; 20] = [9; 20];
         loop {
@@ -257,7 +267,7 @@ impl<'f> Run<'f> {
                 };
                 // A live answer may do for a client, but what is stored is what the lane is for.
                 if done && (item.lane == Lane::Live || self.is_stored(item)) {
-                    return Ok(());
+                    return Ok(waiting.elapsed());
                 }
             }
             if waiting.elapsed() > PATIENCE {
