@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::faulty::{Act, Control, Fault, Function, Mangling};
+use crate::support::fleet::OTHER_KEY;
 use crate::support::site::TOKEN_LABEL;
 use Function::{
     C_FindObjects, C_FindObjectsInit, C_GetSlotList, C_Initialize, C_Login, C_OpenSession, C_Sign, C_SignInit,
@@ -10,7 +11,7 @@ use Function::{
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// Somebody mends the token after a while.
     Mended,
     /// It happens so often and not again: nobody but the program itself does anything about it.
@@ -18,22 +19,22 @@ pub(super) enum Ending {
 }
 
 /// A row.
-pub(super) struct Row {
-    pub(super) name: &'static str,
-    pub(super) ending: Ending,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) ending: Ending,
     /// Whether each lane meets it by itself, one after the other. Where a token goes down again soon
     /// after it was mended, the waits grow; there, all lanes meet it at once.
-    pub(super) each_lane_alone: bool,
+    pub(crate) each_lane_alone: bool,
     faults: fn() -> Vec<Fault>,
     removed: bool,
 }
 
 /// How long a fault lasts that somebody mends: longer than a call may take.
-pub(super) const LASTS: Duration = Duration::from_millis(1_500);
+pub(crate) const LASTS: Duration = Duration::from_millis(1_500);
 
 impl Row {
     /// The control file for this fault, from that of a sound token.
-    pub(super) fn control(&self, sound: &Control) -> Control {
+    pub(crate) fn control(&self, sound: &Control) -> Control {
         let removed = if self.removed { vec![TOKEN_LABEL.to_owned()] } else { Vec::new() };
         Control { faults: (self.faults)(), removed, ..sound.clone() }
     }
@@ -75,7 +76,7 @@ fn uninitialised() -> Fault {
 
 /// The rows of issue 4 that the program recovers from without anybody's help, and their pairs: not
 /// applied, and applied but reported failed.
-pub(super) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     of_a_session("a session closed", || {
         vec![times(1, Fault { act: Some(Act::CloseSession), ..Fault::of(&[C_SignInit]) })]
     }),
@@ -92,7 +93,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     of_a_session("another key behind an old handle", || {
         vec![Fault {
-            key: Some(super::fleet::OTHER_KEY.to_owned()),
+            key: Some(OTHER_KEY.to_owned()),
             until: Some(C_FindObjects),
             ..Fault::of(&[C_SignInit])
         }]
@@ -145,7 +146,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// The PIN is locked when the program has to log in again. Only the operator can mend that.
-pub(super) fn pin_locked(sound: &Control) -> Control {
+pub(crate) fn pin_locked(sound: &Control) -> Control {
     let faults = vec![begin_anew(), Fault::fails(&[C_Login], "CKR_PIN_LOCKED")];
     Control { faults, ..sound.clone() }
 }

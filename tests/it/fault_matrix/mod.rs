@@ -4,8 +4,7 @@
 //! A row has a responder of its own (`goodstanding serve`, a process), whose token is SoftHSM behind the
 //! module that injects faults; rows run side by side, since most of their time is waiting.
 
-mod faults;
-mod fleet;
+pub(crate) mod faults;
 mod watcher;
 
 use std::sync::Mutex;
@@ -17,18 +16,21 @@ use goodstanding::clock::{Clock, Stopwatch, SystemClock, UnixTime};
 use goodstanding::ocsp::{CertStatus, Serial};
 
 use self::faults::{Ending, LASTS, ROWS, Row};
-use self::fleet::{Fleet, Told};
 use self::watcher::Watcher;
 use crate::support::faulty::{Control, Function};
+use crate::support::fleet::{Fleet, Told};
 use crate::support::server::Server;
 use crate::support::site::TOKEN_LABEL;
 
 /// Rows that run at once. They wait for time-outs and back-off, not for the processor.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 14;
 
 /// How long recovery may take after the fault is over: the longest back-off of what was tried during
 /// [`LASTS`], many times over for busy machines.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long an answer lasts here; half of it is the refresh interval.
+const VALIDITY: Duration = Duration::from_secs(7_200);
 
 /// The backlog of the busy half, and what the token signs a second meanwhile.
 const BACKLOG: usize = 600;
@@ -120,7 +122,7 @@ fn every_fault_in_every_lane_idle_or_busy_is_recovered_from_and_nothing_is_lost(
 /// One row: idle, then busy, then whether anything is missing. Returns the cells that failed, and the
 /// slowest of the others.
 fn recovers(row: &Row) -> (Vec<String>, (Duration, String)) {
-    let fleet = Fleet::new();
+    let fleet = Fleet::new(VALIDITY, VALIDITY / 2);
     let started = SystemClock.now();
     let mut run = Run::new(row.name, &fleet);
     let server = Server::start(&fleet.site);
@@ -320,7 +322,7 @@ impl<'f> Run<'f> {
 /// by a process, however much there is to sign.
 #[test]
 fn a_locked_pin_is_sent_once_in_every_lane_idle_or_busy_and_a_restart_signs_everything() {
-    let fleet = Fleet::new();
+    let fleet = Fleet::new(VALIDITY, VALIDITY / 2);
     let started = SystemClock.now();
     let mut run = Run::new("a PIN locked", &fleet);
     let sound = fleet.faulty.sound();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use goodstanding::clock::Stopwatch;
 use goodstanding::ocsp::{CertStatus, Serial};
 
-use super::fleet::{Asker, Told};
+use crate::support::fleet::{Asker, Told};
 
 /// How long a change made by another process may take to be seen by clients, on a busy machine.
 const SEEN_WITHIN: Duration = Duration::from_secs(3);

@@ -11,27 +11,27 @@ use goodstanding::ocsp::{
 };
 use goodstanding::store::sqlite::SqliteStore;
 use goodstanding::store::{
-    AnswerOutcome, CertificateEntry, CertificateState, IssuerId, NewAnswer, ResponderNumber, Shard, Store,
+    AnswerOutcome, CertificateEntry, CertificateRecord, CertificateState, IssuerId, NewAnswer,
+    ResponderNumber, Shard, Store,
 };
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use tokio::runtime::Runtime;
 
-use crate::support::ca::{KeyKind, utf8};
-use crate::support::command::sh;
-use crate::support::faulty::FaultyToken;
-use crate::support::http;
-use crate::support::site::{ISSUER, KEY_LABEL, Site, TOKEN_LABEL};
+use super::ca::{KeyKind, utf8};
+use super::command::{run, sh};
+use super::faulty::FaultyToken;
+use super::http;
+use super::site::{ISSUER, KEY_LABEL, Site, TOKEN_LABEL};
 
 /// A key that has no business signing answers.
-pub(super) const OTHER_KEY: &str = "another";
+pub(crate) const OTHER_KEY: &str = "another";
 
-/// How long an answer lasts here, and when the next is due. No answer of the tests is ever stale.
-const VALIDITY: Duration = Duration::from_secs(7_200);
-
-pub(super) struct Fleet {
-    pub(super) site: Site,
-    pub(super) faulty: FaultyToken,
-    pub(super) issuer: Issuer,
+/// The responder, its token behind the module that injects faults, and its store, which the test writes
+/// to as another process would.
+pub(crate) struct Fleet {
+    pub(crate) site: Site,
+    pub(crate) faulty: FaultyToken,
+    pub(crate) issuer: Issuer,
     runtime: Runtime,
     store: SqliteStore,
     issuer_id: IssuerId,
@@ -39,11 +39,12 @@ pub(super) struct Fleet {
     delegate: Certificate,
     key: EcdsaKeyPair,
     next_serial: AtomicU32,
+    validity: Duration,
 }
 
 /// What a client was told, under a signature that verifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Status {
         status: CertStatus,
         this_update: UnixTime,
@@ -57,13 +58,14 @@ pub(super) enum Told {
 }
 
 impl Fleet {
-    pub(super) fn new() -> Self {
+    /// A fleet whose answers last `validity` by the private preset, and are due at `refresh` at the latest.
+    pub(crate) fn new(validity: Duration, refresh: Duration) -> Self {
         let mut site = Site::bare(KeyKind::P256);
         let configuration = site
             .default_configuration()
             .replace("preset = \"web-pki\"", "preset = \"private\"")
-            .replace("validity = \"7d\"", "validity = \"2h\"")
-            .replace("refresh = \"3d12h\"", "refresh = \"1h\"")
+            .replace("validity = \"7d\"", &format!("validity = \"{}s\"", validity.as_secs()))
+            .replace("refresh = \"3d12h\"", &format!("refresh = \"{}s\"", refresh.as_secs()))
             .replace("[control]", "nonce = \"echo\"\n[control]")
             .replace("sessions = 2", "sessions = 2\ncall_timeout = \"1s\"");
         let faulty = FaultyToken::under(&mut site, &configuration);
@@ -91,17 +93,18 @@ impl Fleet {
             responder,
             key,
             next_serial: AtomicU32::new(1),
+            validity,
         }
     }
 
     /// A serial number that nobody knows yet.
-    pub(super) fn unregistered(&self) -> Serial {
+    pub(crate) fn unregistered(&self) -> Serial {
         let number = self.next_serial.fetch_add(1, Ordering::SeqCst).to_be_bytes();
         Serial::from_unsigned(&[&[0x4a; 12][..], &number].concat()).unwrap()
     }
 
     /// Registers a certificate, which then waits for its first answer.
-    pub(super) fn register(&self, serial: Serial) {
+    pub(crate) fn register(&self, serial: Serial) {
         self.register_all(&[serial], None);
     }
 
@@ -115,26 +118,41 @@ impl Fleet {
     }
 
     /// Registers certificates that have an answer of this age already.
-    pub(super) fn register_answered(
+    pub(crate) fn register_answered(
         &self,
         count: usize,
         age: Duration,
         not_before: Option<UnixTime>,
     ) -> Vec<Serial> {
-        let now = SystemClock.now();
         let serials: Vec<_> = (0..count).map(|_| self.unregistered()).collect();
         self.register_all(&serials, not_before);
-        let this_update = now.minus(age);
-        let answers: Vec<_> = serials.iter().map(|serial| self.answer(*serial, this_update)).collect();
-        let outcomes = self.runtime.block_on(self.store.store_answers(&answers, now)).unwrap();
-        assert!(outcomes.iter().all(|outcome| *outcome == AnswerOutcome::Stored));
+        self.answer_all(serials.iter().map(|serial| self.state(serial).certificate), |_| age);
         serials
     }
 
-    fn answer(&self, serial: Serial, this_update: UnixTime) -> NewAnswer {
-        let next_update = UnixTime(this_update.plus(VALIDITY).0 - 1);
+    /// Registers a whole fleet, whose answers have the ages that `age` gives by place.
+    pub(crate) fn register_fleet(&self, count: usize, age: impl Fn(usize) -> Duration) -> Vec<Serial> {
+        let serials: Vec<_> = (0..count).map(|_| self.unregistered()).collect();
+        serials.chunks(5_000).for_each(|part| self.register_all(part, None));
+        let all = self.states().map(|state| state.certificate);
+        self.answer_all(all, age);
+        serials
+    }
+
+    fn answer_all(&self, records: impl Iterator<Item = CertificateRecord>, age: impl Fn(usize) -> Duration) {
+        let now = SystemClock.now();
+        let answers: Vec<_> =
+            records.enumerate().map(|(at, record)| self.answer(&record, now.minus(age(at)))).collect();
+        for part in answers.chunks(5_000) {
+            let outcomes = self.runtime.block_on(self.store.store_answers(part, now)).unwrap();
+            assert!(outcomes.iter().all(|outcome| *outcome == AnswerOutcome::Stored));
+        }
+    }
+
+    fn answer(&self, record: &CertificateRecord, this_update: UnixTime) -> NewAnswer {
+        let next_update = UnixTime(this_update.plus(self.validity).0 - 1);
         let single = |hash| SingleResponse {
-            cert_id: self.issuer.cert_id(hash, serial),
+            cert_id: self.issuer.cert_id(hash, record.serial),
             status: CertStatus::Good,
             this_update,
             next_update,
@@ -148,10 +166,9 @@ impl Fleet {
         };
         let response_data = data.encode().unwrap();
         let signature = self.key.sign(&ring::rand::SystemRandom::new(), &response_data).unwrap();
-        let state = self.state(&serial);
         NewAnswer {
-            key: state.certificate.key,
-            version: 1,
+            key: record.key,
+            version: record.version,
             responder: self.responder,
             this_update,
             next_update,
@@ -161,48 +178,59 @@ impl Fleet {
     }
 
     /// Revokes as another process would.
-    pub(super) fn revoke(&self, serial: Serial) {
+    pub(crate) fn revoke(&self, serial: Serial) {
         let revocation = Revocation { time: SystemClock.now(), reason: Some(CrlReason::KeyCompromise) };
         self.runtime.block_on(self.store.revoke(self.issuer_id, &[(serial, revocation)])).unwrap();
     }
 
-    pub(super) fn state(&self, serial: &Serial) -> CertificateState {
+    pub(crate) fn state(&self, serial: &Serial) -> CertificateState {
         self.runtime.block_on(self.store.certificate(self.issuer_id, serial)).unwrap().unwrap()
     }
 
     /// Certificates whose stored answer is not of their version, or older than `since`.
-    pub(super) fn unanswered(&self, since: UnixTime) -> Vec<Serial> {
-        let mut missing = Vec::new();
+    pub(crate) fn unanswered(&self, since: UnixTime) -> Vec<Serial> {
+        let answered = |state: &CertificateState| {
+            let version = state.certificate.version;
+            state
+                .answer
+                .as_ref()
+                .is_some_and(|answer| answer.version == version && answer.this_update >= since)
+        };
+        self.states().filter(|state| !answered(state)).map(|state| state.certificate.serial).collect()
+    }
+
+    /// Every certificate in the store.
+    pub(crate) fn states(&self) -> impl Iterator<Item = CertificateState> {
         let now = SystemClock.now();
-        for shard in Shard::all() {
-            let page = self.runtime.block_on(self.store.states(shard, 0, 1_000, now)).unwrap();
-            missing.extend(page.into_iter().filter_map(|state| {
-                let version = state.certificate.version;
-                let answered = state
-                    .answer
-                    .is_some_and(|answer| answer.version == version && answer.this_update >= since);
-                (!answered).then_some(state.certificate.serial)
-            }));
-        }
-        missing
+        let page =
+            move |shard, after| self.runtime.block_on(self.store.states(shard, after, 2_000, now)).unwrap();
+        Shard::all().flat_map(move |shard| {
+            let mut after = 0;
+            let pages = std::iter::from_fn(move || {
+                let states = page(shard, after);
+                after = states.last()?.certificate.key.row;
+                Some(states)
+            });
+            pages.flatten()
+        })
     }
 
     /// Where questions go; for other threads.
-    pub(super) fn asker(&self) -> Asker {
+    pub(crate) fn asker(&self) -> Asker {
         Asker { issuer: self.issuer.clone(), port: self.site.ocsp }
     }
 }
 
 /// Asks as a client does.
 #[derive(Clone)]
-pub(super) struct Asker {
+pub(crate) struct Asker {
     issuer: Issuer,
     port: u16,
 }
 
 impl Asker {
     /// What a client is told of a certificate; an error is what no client may see.
-    pub(super) fn ask(&self, serial: Serial, nonce: Option<&[u8]>) -> Result<Told, String> {
+    pub(crate) fn ask(&self, serial: Serial, nonce: Option<&[u8]>) -> Result<Told, String> {
         let cert_id: CertId = self.issuer.cert_id(HashAlgorithm::Sha256, serial);
         let question = request::encode(std::slice::from_ref(&cert_id), nonce).unwrap();
         let reply = match http::post(self.port, &question) {
@@ -241,7 +269,7 @@ fn import_key(site: &Site, label: &str, id: &str) -> EcdsaKeyPair {
     let mut command = std::process::Command::new("softhsm2-util");
     command.args(["--import", utf8(&file), "--token", TOKEN_LABEL, "--label", label, "--id", id]);
     command.args(["--pin", pin.trim()]).envs(site.environment.iter().cloned());
-    crate::support::command::run(&mut command).ok();
+    run(&mut command).ok();
     let pem = pem::parse(std::fs::read(&file).unwrap()).unwrap();
     let random = ring::rand::SystemRandom::new();
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pem.contents(), &random).unwrap()
