@@ -20,3 +20,4 @@ mod lint;
 mod presign;
 mod request_differential;
 mod serving;
+mod soak;
