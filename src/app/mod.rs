@@ -4,6 +4,7 @@ pub mod files;
 mod metrics;
 pub mod serve;
 pub mod settings;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -18,3 +18,4 @@ mod lint;
 mod presign;
 mod request_differential;
 mod serving;
+mod tokens;
