@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::ca::{KeyKind, utf8};
@@ -12,6 +12,8 @@ use crate::support::site::{ISSUER, KEY_LABEL, SOFTHSM, Site, TOKEN_LABEL, root};
 use crate::support::{eventually, http};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a p11-kit server is spoken to through.
+const P11_KIT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
 /// Signatures a second of each token: both are at work for a while, on any machine.
 const CAP: u32 = 50;
 
@@ -62,6 +64,23 @@ fn serve_until_signed(site: &Site, count: u32) -> BTreeMap<String, u64> {
         let signed = signed(site);
         (signed.values().sum::<u64>() >= u64::from(count)).then_some(signed)
     });
+    let metrics = String::from_utf8(http::get(site.control, "/metrics").unwrap().body).unwrap();
+    for figure in [
+        "token_state{token=\"hsm-a\",state=\"serving\"} 1",
+        "token_state{token=\"hsm-b\",state=\"down\"} 0",
+        "token_queued{token=\"hsm-a\",lane=\"revocation\"} 0",
+        "token_oldest_wait_seconds{token=\"hsm-b\",lane=\"refresh\"}",
+        "token_expected_wait_seconds{token=\"hsm-b\",lane=\"live\"}",
+        "token_signature_seconds_bucket{le=\"+Inf\",token=\"hsm-a\"}",
+        "token_timeouts_total{token=\"hsm-a\"} 0",
+    ] {
+        assert!(metrics.contains(&format!("\ngoodstanding_{figure}")), "{figure} is not in\n{metrics}");
+    }
+    for rate in metrics.lines().filter_map(|line| line.strip_prefix("goodstanding_token_rate{")) {
+        let (token, rate) = rate.split_once("} ").unwrap();
+        let rate: f64 = rate.parse().unwrap();
+        assert!((rate / f64::from(CAP) - 1.0).abs() < 0.2, "{token}: {rate} at a cap of {CAP}");
+    }
     assert!(!server.log().contains("ERROR"), "{}", server.log());
     server.terminate();
     assert!(server.wait().success());
@@ -117,6 +136,34 @@ fn tokens_with_a_key_each_sign_side_by_side() {
     import(&site, 250);
     both_signed(&serve_until_signed(&site, 250));
     assert_eq!(site.json(&["responder", "list"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_token_that_hangs_at_the_start_holds_no_other_up() {
+    let mut site = Site::new(KeyKind::P256);
+    let certificate = site.responder_certificate();
+    two_tokens(&site, P11_KIT, &responder("hsm-b", "the clone", utf8(&certificate)));
+    let socket = site.path("socket");
+    let mut hsm = Command::new("p11-kit")
+        .args(["server", "-f", "-n", utf8(&socket), "--provider", SOFTHSM, "pkcs11:token=second"])
+        .envs(site.environment.iter().cloned())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the HSM", PATIENCE, || socket.exists().then_some(()));
+    sh("sh", &["-c", &format!("kill -STOP {}", hsm.id())]).ok();
+    site.environment.push(("P11_KIT_SERVER_ADDRESS".to_owned(), format!("unix:path={}", socket.display())));
+    import(&site, 20);
+    let mut server = Server::launch(&site);
+    // Logging in to the other one is given up only after 10 s, and the key is asked for after that.
+    eventually("the answers", Duration::from_secs(8), || {
+        (signed(&site).get("hsm-a").is_some_and(|signed| *signed >= 20)).then_some(())
+    });
+    assert!(!server.log().contains("hsm-b"), "still in the call: {}", server.log());
+    hsm.kill().unwrap();
+    hsm.wait().unwrap();
+    server.terminate();
+    assert!(server.wait().success());
 }
 
 #[test]
