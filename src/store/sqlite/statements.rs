@@ -15,15 +15,19 @@ pub(super) const ISSUERS: &str = "SELECT id, name, certificate FROM issuer ORDER
 pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHERE id = ?1)";
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder WHERE issuer = ?1 AND certificate = ?2 AND algorithm = ?3";
 pub(super) const RESPONDER_INSERT: &str =
-    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at, use_from)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 pub(super) const RESPONDER_UPDATE: &str =
-    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4 WHERE number = ?1";
+    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4, use_from = ?5 WHERE number = ?1";
+pub(super) const RESPONDER_BY_NUMBER: &str =
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
+     FROM responder WHERE number = ?1";
+pub(super) const RESPONDER_RETIRE: &str = "UPDATE responder SET retired_at = ?2 WHERE number = ?1";
 pub(super) const RESPONDERS: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder ORDER BY number";
 
 /// The last row of each shard in the JSON array `?1`.
@@ -99,6 +103,15 @@ pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algor
          p50 = excluded.p50, p99 = excluded.p99, measured_at = excluded.measured_at";
 pub(super) const PROFILES: &str = "SELECT token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at
      FROM capacity_profile ORDER BY token, algorithm, sessions";
+
+pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
+pub(super) const LEDGER_AFTER: &str =
+    "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// By `?2`, if it is `?1`.
+pub(super) const LEDGER_MOVE: &str =
+    "UPDATE ledger_end SET position = position + ?2 WHERE one = 1 AND position = ?1";
+pub(super) const LEDGER_FORGET: &str =
+    "DELETE FROM ledger WHERE id IN (SELECT value FROM json_each(?1)) AND keep_until <= ?2";
 
 /// A statement over a table of values, `?` for each.
 ///
@@ -185,6 +198,21 @@ pub(super) static ANSWER_PUT: Bulk = Bulk {
     }),
 };
 
+/// Id, position, keep_until, entry.
+pub(super) static LEDGER_PUT: Bulk = Bulk {
+    columns: 4,
+    lengths: LENGTHS,
+    statements: LazyLock::new(|| {
+        stamp(
+            "INSERT INTO ledger (id, position, keep_until, entry) SELECT * FROM ",
+            4,
+            " WHERE column1 IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET position = excluded.position, keep_until = excluded.keep_until,
+                 entry = excluded.entry",
+        )
+    }),
+};
+
 /// Every statement that is no [`Bulk`].
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -195,6 +223,8 @@ pub(super) const ALL: &[&str] = &[
     RESPONDER_BY_CERTIFICATE,
     RESPONDER_INSERT,
     RESPONDER_UPDATE,
+    RESPONDER_BY_NUMBER,
+    RESPONDER_RETIRE,
     RESPONDERS,
     LAST_ROWS,
     FIND,
@@ -214,4 +244,8 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    LEDGER_END,
+    LEDGER_AFTER,
+    LEDGER_MOVE,
+    LEDGER_FORGET,
 ];
