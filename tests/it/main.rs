@@ -21,3 +21,4 @@ mod presign;
 mod request_differential;
 mod serving;
 mod soak;
+mod tokens;
