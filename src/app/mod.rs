@@ -6,6 +6,7 @@ mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
