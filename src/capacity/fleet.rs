@@ -152,31 +152,52 @@ impl Fleet {
     /// F1 without new certificates: the fleet by life for 0 to `days` days ahead.
     #[must_use]
     pub fn ahead(&self, days: u32) -> Vec<Vec<f64>> {
-        self.run(days, 0.0)
+        self.run(&self.expiring, days, 0.0)
     }
 
     /// A(h): the fleet by life that one new certificate a day from tomorrow on adds.
     #[must_use]
     pub fn growth(&self, days: u32) -> Vec<Vec<f64>> {
-        let mut empty = self.clone();
-        empty.expiring.iter_mut().for_each(VecDeque::clear);
-        empty.run(days, 1.0)
+        self.run(&vec![VecDeque::new(); self.lives.len()], days, 1.0)
     }
 
-    fn run(&self, days: u32, new_a_day: f64) -> Vec<Vec<f64>> {
-        let mut fleet = self.clone();
-        let mut totals: Vec<f64> = fleet.expiring.iter().map(|cohorts| cohorts.iter().sum()).collect();
-        let mut series: Vec<Vec<f64>> = totals.iter().map(|total| vec![*total]).collect();
-        for _ in 0..days {
-            for (at, turn) in fleet.turn().into_iter().enumerate() {
-                totals[at] -= turn.expired;
-                totals[fleet.lives[at].renews_as] += turn.renewed;
+    /// As [`Fleet::next_day`] day after day, without moving the cohorts: the guard runs this often.
+    fn run(&self, expiring: &[VecDeque<f64>], days: u32, new_a_day: f64) -> Vec<Vec<f64>> {
+        let days = days as usize;
+        // By life: certificates by the day they end, counted from today.
+        let mut ending: Vec<Vec<f64>> = self
+            .lives
+            .iter()
+            .zip(expiring)
+            .map(|(life, cohorts)| {
+                let mut line = vec![0.0; (days + life.days as usize).max(cohorts.len()) + 1];
+                line[1..=cohorts.len()].iter_mut().zip(cohorts).for_each(|(day, count)| *day = *count);
+                line
+            })
+            .collect();
+        let mut totals: Vec<f64> = expiring.iter().map(|cohorts| cohorts.iter().sum()).collect();
+        let mut series: Vec<Vec<f64>> = totals
+            .iter()
+            .map(|total| {
+                let mut line = Vec::with_capacity(days + 1);
+                line.push(*total);
+                line
+            })
+            .collect();
+        let mut renewed = vec![0.0; self.lives.len()];
+        for day in 1..=days {
+            renewed.fill(0.0);
+            for (at, life) in self.lives.iter().enumerate() {
+                totals[at] -= ending[at][day];
+                let left = (life.days - life.renewal_age).max(1) as usize;
+                renewed[life.renews_as] += life.renewal_share * ending[at][day + left];
             }
-            fleet.issue(new_a_day);
-            for (at, line) in series.iter_mut().enumerate() {
-                totals[at] += new_a_day * fleet.issued_as[at];
+            for (at, life) in self.lives.iter().enumerate() {
+                let issued = renewed[at] + new_a_day * self.issued_as[at];
+                ending[at][day + life.days as usize] += issued;
+                totals[at] += issued;
                 // Sums and differences of floating point may miss zero by a hair.
-                line.push(totals[at].max(0.0));
+                series[at].push(totals[at].max(0.0));
             }
         }
         series

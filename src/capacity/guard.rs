@@ -68,7 +68,33 @@ pub struct Memory {
     pub at: i64,
     multiplier: Multiplier,
     levers: Levers,
-    offered_per_day: f64,
+    offered: Offered,
+}
+
+/// New certificates asked for, smoothed: older events fade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Offered {
+    /// Events, each faded by its age.
+    events: f64,
+    /// For how long they have been counted, in seconds.
+    watched: f64,
+}
+
+/// A first hour is not taken for the whole day's pace.
+const LEAST_WATCHED: f64 = 3_600.0;
+
+impl Offered {
+    fn more(self, events: f64, since: Duration, constant: Duration) -> Self {
+        let (since, constant) = (since.as_secs_f64(), constant.as_secs_f64().max(1.0));
+        Self { events: self.events * (-since / constant).exp() + events, watched: self.watched + since }
+    }
+
+    /// ī: the pace a day, as if the time before the first look had been like the time since.
+    fn a_day(self, constant: Duration) -> f64 {
+        let constant = constant.as_secs_f64().max(1.0);
+        let seen = 1.0 - (-self.watched.max(LEAST_WATCHED) / constant).exp();
+        self.events / (constant * seen) * DAY
+    }
 }
 
 /// The guard.
@@ -149,11 +175,12 @@ impl Guard {
                     // It was blind, and climbs from where that led.
                     multiplier = Multiplier::at(throttle::blind(multiplier.value, since, &throttle));
                 }
-                (since, multiplier, memory.levers, memory.offered_per_day)
+                (since, multiplier, memory.levers, memory.offered)
             }
-            None => (Duration::ZERO, Multiplier::at(1.0), Levers::none(&self.terms), 0.0),
+            None => (Duration::ZERO, Multiplier::at(1.0), Levers::none(&self.terms), Offered::default()),
         };
-        let offered = smoothed(offered, reading.offered, since, self.settings.smoothing);
+        let smoothed = offered.more(reading.offered, since, self.settings.smoothing);
+        let offered = smoothed.a_day(self.settings.smoothing);
 
         let budget = forecast.budget(model.largest_fleet(self.settings.pack_max));
         let by_forecast = throttle::by_forecast(budget.a_day, offered, &throttle);
@@ -177,7 +204,7 @@ impl Guard {
             pack_max: self.settings.pack_max,
         };
         let levers = levers.set(&model, &standing);
-        self.memory = Some(Memory { at: reading.now.0, multiplier, levers, offered_per_day: offered });
+        self.memory = Some(Memory { at: reading.now.0, multiplier, levers, offered: smoothed });
 
         let (peak, peak_day) = forecast.peak(admitted);
         let mut report = Report {
@@ -229,12 +256,6 @@ fn lever(multiplier: f64, levers: &Levers) -> Lever {
 /// The share of time by which the backlog grows: 0 when the work is done as it comes, 1 when nothing is.
 fn falls_behind(done: f64, asked: f64) -> f64 {
     if asked > 0.0 { (1.0 - done.max(0.0) / asked).clamp(0.0, 1.0) } else { 0.0 }
-}
-
-/// A rate a day, with `events` more since the last look and the older ones fading.
-fn smoothed(rate: f64, events: f64, since: Duration, constant: Duration) -> f64 {
-    let constant = constant.as_secs_f64().max(1.0);
-    rate * (-since.as_secs_f64() / constant).exp() + events * DAY / constant
 }
 
 fn finite(value: f64) -> Option<f64> {

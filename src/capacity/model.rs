@@ -145,6 +145,17 @@ impl Model {
         carried * self.terms.mean_refresh() / self.signatures(pack)
     }
 
+    /// The sustained rate, counted whole, at which `fleet` is N_max: what one token must do, or several
+    /// without the fastest.
+    #[must_use]
+    pub fn rate_needed(&self, fleet: f64, pack: u64, live_p99: f64) -> f64 {
+        let background = self.demand(fleet, pack) / self.reserve.highest_utilisation();
+        // Without a set floor the reserve is a tenth of C_eff and at most 1.
+        let tenth = background / 0.9;
+        let live = self.reserve.live(tenth, live_p99);
+        (background + live) / self.reserve.headroom
+    }
+
     /// The signatures that an outage of τ leaves to catch up (F5).
     #[must_use]
     pub fn backlog(&self, fleet: f64, pack: u64) -> f64 {
@@ -243,6 +254,19 @@ mod tests {
         let unset = Reserve { live: None, ..reserve };
         close(unset.live(4.0, 0.0), 0.4, 1e-9);
         close(unset.live(400.0, 0.0), 1.0, 1e-9);
+    }
+
+    #[test]
+    fn the_rate_needed_for_the_largest_fleet_is_the_rate_there_is() {
+        for live in [Some(1.0), None] {
+            for rate in [0.5, 13.7, 5_000.0] {
+                let reserve = Reserve { live, ..example().reserve };
+                let model = Model::new(example().terms, example().work, reserve, &[rate], 0.0);
+                if model.background > 0.0 {
+                    close(model.rate_needed(model.largest_fleet(3), 3, 0.0), rate, rate * 1e-9);
+                }
+            }
+        }
     }
 
     #[test]

@@ -94,14 +94,16 @@ pub fn by_backlog(time_to_stale: f64, amber: f64, red: f64) -> f64 {
     }
 }
 
-/// What a multiplier that was published `age` ago stands for: it decays towards the safe one while its
-/// lease runs out. One below the safe one stays: to be blind is no reason to open.
+/// What a multiplier that was published `age` ago stands for: it holds for half its lease, then decays to
+/// the safe one while the lease runs out. One below the safe one stays: to be blind is no reason to open.
+/// The limiter reads a pressure the same way.
 #[must_use]
 pub fn blind(value: f64, age: Duration, settings: &Settings) -> f64 {
     if value <= settings.safe {
         return value;
     }
-    let part = (age.as_secs_f64() / settings.lease.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+    let half = settings.lease.as_secs_f64() / 2.0;
+    let part = ((age.as_secs_f64() - half) / half.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
     value + (settings.safe - value) * part
 }
 
@@ -162,7 +164,8 @@ mod tests {
         let settings = Settings::default();
         let minutes = |count: u64| Duration::from_secs(60 * count);
         assert_eq!(blind(1.0, minutes(0), &settings), 1.0);
-        assert_eq!(blind(1.0, minutes(5), &settings), 0.625);
+        assert_eq!(blind(1.0, minutes(5), &settings), 1.0);
+        assert!((blind(1.0, minutes(450) / 60, &settings) - 0.625).abs() < 1e-12);
         assert_eq!(blind(1.0, minutes(10), &settings), 0.25);
         assert_eq!(blind(1.0, minutes(99), &settings), 0.25);
         assert_eq!(blind(0.1, minutes(99), &settings), 0.1);
