@@ -15,6 +15,7 @@ pub mod server;
 
 // engines
 pub mod capacity;
+pub mod limits;
 pub mod presign;
 pub mod responder;
 
@@ -26,5 +27,6 @@ pub mod store;
 // core
 pub mod clock;
 pub mod ocsp;
+mod reader;
 pub mod shutdown;
 pub mod telemetry;

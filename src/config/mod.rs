@@ -1,7 +1,5 @@
 //! The configuration file: TOML in, validated settings out, every error at once with its line.
 
-mod reader;
-
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,10 +9,10 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use self::reader::Problem;
-use self::reader::{Problems, Section};
 use crate::app::settings::{CapacitySettings, IssuerSettings, ResponderSettings, Settings};
 use crate::ocsp::{Freshness, HashAlgorithm, Preset};
+pub use crate::reader::Problem;
+use crate::reader::{Problems, Section};
 use crate::responder::{NoncePolicy, ResponderIdForm, UnknownSerial};
 use crate::server::control::require_loopback;
 use crate::server::ocsp::{EndpointError, PathPrefix};

@@ -23,10 +23,12 @@ use crate::ocsp::{Revocation, Serial};
 
 #[cfg(test)]
 mod contract;
+mod ledger;
 mod records;
 mod rules;
 pub mod sqlite;
 
+pub use ledger::*;
 pub use records::*;
 pub use rules::{RevokeRule, may_revoke};
 
@@ -203,6 +205,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every capacity profile.
     async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError>;
+
+    /// The limiter's ledger in the same database.
+    fn ledger(self: Arc<Self>) -> Arc<dyn Ledger>;
 
     /// Finishes what is under way and lets go of the database.
     async fn close(&self);

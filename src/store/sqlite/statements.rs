@@ -100,6 +100,15 @@ pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algor
 pub(super) const PROFILES: &str = "SELECT token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at
      FROM capacity_profile ORDER BY token, algorithm, sessions";
 
+pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
+pub(super) const LEDGER_AFTER: &str =
+    "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// By `?2`, if it is `?1`.
+pub(super) const LEDGER_MOVE: &str =
+    "UPDATE ledger_end SET position = position + ?2 WHERE one = 1 AND position = ?1";
+pub(super) const LEDGER_FORGET: &str =
+    "DELETE FROM ledger WHERE id IN (SELECT value FROM json_each(?1)) AND keep_until <= ?2";
+
 /// A statement over a table of values, `?` for each.
 ///
 /// It is prepared for a few lengths only; a part that is shorter than its length leaves the rest
@@ -185,6 +194,21 @@ pub(super) static ANSWER_PUT: Bulk = Bulk {
     }),
 };
 
+/// Id, position, keep_until, entry.
+pub(super) static LEDGER_PUT: Bulk = Bulk {
+    columns: 4,
+    lengths: LENGTHS,
+    statements: LazyLock::new(|| {
+        stamp(
+            "INSERT INTO ledger (id, position, keep_until, entry) SELECT * FROM ",
+            4,
+            " WHERE column1 IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET position = excluded.position, keep_until = excluded.keep_until,
+                 entry = excluded.entry",
+        )
+    }),
+};
+
 /// Every statement that is no [`Bulk`].
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -214,4 +238,8 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    LEDGER_END,
+    LEDGER_AFTER,
+    LEDGER_MOVE,
+    LEDGER_FORGET,
 ];
