@@ -40,7 +40,8 @@ pub struct DayTurn {
 }
 
 impl Fleet {
-    /// An empty fleet. `lives` are the kinds of certificates; new ones are of kind `newest`.
+    /// An empty fleet. `lives` are the kinds of certificates; new ones are of kind `newest`. One more kind is
+    /// added for revoked certificates, which are signed for until they end but never renewed.
     ///
     /// A `renewal_age` is kept within 1 and L, a share within 0 and 1, and a place beyond the list
     /// stands for its last one.
@@ -53,13 +54,15 @@ impl Fleet {
             renewal_share: life.renewal_share.clamp(0.0, 1.0),
             renews_as: life.renews_as.min(last),
         };
-        let lives: Vec<Life> = lives.iter().map(kept).collect();
+        let mut lives: Vec<Life> = lives.iter().map(kept).collect();
+        let days = lives.iter().map(|life| life.days).max().unwrap_or(1);
+        lives.push(Life { days, renewal_age: days, renewal_share: 0.0, renews_as: lives.len() });
         let issued_as = (0..lives.len()).map(|at| f64::from(u8::from(at == newest.min(last)))).collect();
         let expiring = lives.iter().map(|_| VecDeque::new()).collect();
         Self { lives, issued_as, expiring }
     }
 
-    /// The kinds of certificates.
+    /// The kinds of certificates; the last is that of the revoked ones.
     #[must_use]
     pub fn lives(&self) -> &[Life] {
         &self.lives
@@ -81,6 +84,24 @@ impl Fleet {
         (1..=days).for_each(|day| self.add(life, day, certificates / f64::from(days)));
     }
 
+    /// The kind of revoked certificates.
+    #[must_use]
+    pub fn revoked(&self) -> usize {
+        self.lives.len() - 1
+    }
+
+    /// Revokes a share of what is not revoked, of every age alike.
+    pub fn revoke(&mut self, share: f64) {
+        let revoked = self.revoked();
+        for at in 0..revoked {
+            for day in 0..self.expiring[at].len() {
+                let certificates = self.expiring[at][day] * share.clamp(0.0, 1.0);
+                self.expiring[at][day] -= certificates;
+                self.add(revoked, day as u32 + 1, certificates);
+            }
+        }
+    }
+
     /// Issues certificates now, of the kinds that new ones are of.
     pub fn issue(&mut self, certificates: f64) {
         for at in 0..self.lives.len() {
@@ -93,7 +114,7 @@ impl Fleet {
 
     /// Makes a kind the one that new certificates and renewals of every kind are of.
     pub fn switch_to(&mut self, life: usize) {
-        if life < self.lives.len() {
+        if life < self.revoked() {
             self.lives.iter_mut().for_each(|each| each.renews_as = life);
             self.issued_as
                 .iter_mut()
@@ -263,10 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_revoked_certificate_is_signed_for_until_it_ends_and_never_renewed() {
+        let mut fleet = ninety();
+        fleet.revoke(0.5);
+        assert!((fleet.total() - 350_000.0).abs() < 1e-6);
+        let ahead = fleet.ahead(90);
+        assert!((ahead[0][90] - 304_500.0 / 2.0).abs() < 0.5);
+        assert!((ahead[1][30] - 350_000.0 / 3.0).abs() < 0.5);
+        assert!(ahead[1][90] < 1e-6);
+        fleet.revoke(0.0);
+        fleet.switch_to(fleet.revoked());
+        assert_eq!(fleet.lives()[0].renews_as, 0, "nothing becomes revoked by renewal");
+    }
+
+    #[test]
     fn odd_input_is_kept_within_bounds() {
         let fleet = Fleet::new(&[Life { days: 0, renewal_age: 9, renewal_share: 7.0, renews_as: 5 }], 3);
-        assert_eq!(fleet.lives(), [Life { days: 1, renewal_age: 1, renewal_share: 1.0, renews_as: 0 }]);
-        assert_eq!(Fleet::new(&[], 0).ahead(3), Vec::<Vec<f64>>::new());
+        assert_eq!(fleet.lives()[0], Life { days: 1, renewal_age: 1, renewal_share: 1.0, renews_as: 0 });
+        assert_eq!(Fleet::new(&[], 0).ahead(3), [[0.0; 4]]);
         let mut fleet = fleet;
         fleet.add(9, 1, 5.0);
         fleet.add(0, 0, 5.0);

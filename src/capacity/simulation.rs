@@ -302,6 +302,7 @@ impl Run {
                 Change::Life(life) => self.scenario.fleet.switch_to(life),
                 Change::Revoke { share, over, reissue_over } => {
                     let certificates = self.scenario.fleet.total() * share;
+                    self.scenario.fleet.revoke(share);
                     self.revocations.push(Flow::over(certificates, over));
                     self.reissues.push(Flow::over(certificates, reissue_over));
                 }
