@@ -4,12 +4,14 @@
 //! [`guard`] puts them together: readings in, a [`Report`] out. [`simulation`] runs the same guard over
 //! a [`scenario`] in virtual time.
 
-pub mod answers;
+mod answers;
+pub mod chart;
 pub mod fleet;
 pub mod forecast;
 pub mod guard;
 pub mod ladder;
 pub mod model;
+pub mod plan;
 pub mod report;
 pub mod scenario;
 pub mod simulation;

@@ -332,3 +332,6 @@ impl Run {
         self.summary
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            least: 0.05,
+            least: 0.01,
             climb: 0.05,
             every: Duration::from_secs(900),
             dead_band: 0.05,
