@@ -1,6 +1,7 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
 pub mod files;
+pub mod guard;
 mod metrics;
 pub mod rotation;
 pub mod serve;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::metrics::Figures;
 use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
-use super::{App, AppError};
+use super::{App, AppError, guard};
 use crate::clock::UnixTime;
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
@@ -108,6 +108,23 @@ pub async fn serve(
         clock: Arc::clone(&app.clock),
     }));
 
+    // Where nothing is signed there is nothing to guard.
+    let capacity = if roles.contains(&Role::Signer) {
+        let sources = guard::Sources {
+            app: Arc::clone(&app),
+            shelf: Arc::clone(&running.shelf),
+            keeper: Arc::clone(&stats),
+            signers: Arc::clone(&running.signers),
+            offered: Box::new(|| 0),
+        };
+        let findings = guard::start(sources, &shutdown).await?;
+        let figures = guard::CapacityFigures(findings.report.clone());
+        metrics.registry_mut().register_collector(Box::new(figures));
+        guard::router(findings.report)
+    } else {
+        axum::Router::new()
+    };
+
     // Every socket is opened before anything runs, so that a port in use is told at once.
     let mut addresses = Addresses::default();
     let endpoint = if roles.contains(&Role::Ocsp) {
@@ -136,7 +153,7 @@ pub async fn serve(
             Arc::new(metrics),
             Arc::new(move || readiness.checks()),
             shutdown.clone(),
-            axum::Router::new(),
+            capacity,
         );
         let stop = control_stop.clone();
         control_stop.spawn(async move { control.serve(router, stop).await });

@@ -261,3 +261,6 @@ fn falls_behind(done: f64, asked: f64) -> f64 {
 fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
+
+#[cfg(test)]
+mod tests;

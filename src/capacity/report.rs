@@ -155,6 +155,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// What is foreseen, as a clause.
+    #[must_use]
+    pub fn forecast(&self) -> String {
+        format!(
+            "{:.0} certificates are expected in {} days, {:.0} fit",
+            self.forecast_fleet, self.forecast_day, self.largest_fleet_packed
+        )
+    }
+
     /// Fills in state, reason and when it eases. `red` is in seconds; `climb` is how long the multiplier
     /// takes to where it may go.
     pub(super) fn judge(&mut self, model: &Model, red: f64, climb: Duration) {

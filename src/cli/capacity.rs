@@ -49,13 +49,19 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self).map_err(|error| format!("no span of time such as 3d12h: {error}"))
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("no span of time such as 3d12h: {error}"))
     }
 }
 
 fn amount(text: &str) -> Result<f64, String> {
     let number: f64 = text.replace(['_', ','], "").parse().map_err(|_| "no number".to_owned())?;
-    if number.is_finite() && (0.0..=1e12).contains(&number) { Ok(number) } else { Err("must be from 0 to 10¹²".to_owned()) }
+    if number.is_finite() && (0.0..=1e12).contains(&number) {
+        Ok(number)
+    } else {
+        Err("must be from 0 to 10¹²".to_owned())
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -160,7 +166,8 @@ async fn plan(context: &Context, arguments: &PlanArguments) -> anyhow::Result<Ou
             .filter(|age| (1..=lifetime).contains(age))
             .ok_or_else(|| Usage("--renewal-age must be from 1 day to the lifetime".to_owned()))?,
     };
-    let rates = if arguments.rate.is_empty() { recorded(context, arguments).await? } else { arguments.rate.clone() };
+    let rates =
+        if arguments.rate.is_empty() { recorded(context, arguments).await? } else { arguments.rate.clone() };
     let question = Question {
         fleet: arguments.fleet,
         life: Life { days: lifetime, renewal_age, renewal_share: arguments.renewal_share, renews_as: 0 },
@@ -190,7 +197,9 @@ async fn recorded(context: &Context, arguments: &PlanArguments) -> anyhow::Resul
     let rates = guard::recorded_rates(&profiles?, arguments.algorithm.as_deref());
     if rates.is_empty() {
         let of = arguments.algorithm.as_ref().map_or_else(String::new, |kind| format!(" for {kind}"));
-        let why = format!("no rate is recorded{of}: give --rate, or measure the tokens with `goodstanding hsm bench`");
+        let why = format!(
+            "no rate is recorded{of}: give --rate, or measure the tokens with `goodstanding hsm bench`"
+        );
         return Err(Usage(why).into());
     }
     Ok(rates.into_values().collect())
@@ -202,13 +211,18 @@ async fn simulate(
     svg: Option<PathBuf>,
     no_guard: bool,
 ) -> anyhow::Result<Outcome> {
-    let text = std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
-    let mut scenario = Scenario::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(&path).map_err(|source| FileError::Unreadable {
+        what: "the scenario",
+        path: path.clone(),
+        source,
+    })?;
+    let mut scenario =
+        Scenario::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
     scenario.guarded &= !no_guard;
     let outcome = tokio::task::spawn_blocking(move || simulation::run(scenario)).await?;
     if let Some(path) = &svg {
         std::fs::write(path, chart::svg(&outcome))
-            .map_err(|source| FileError::Write { path: path.clone(), source })?;
+            .map_err(|source| FileError::Unwritable { path: path.clone(), source })?;
     }
     context.print(&outcome, summary_text)?;
     Ok(Outcome::Done)

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand, each of which returns what to say and how it went.
 
+mod capacity;
+mod capacity_text;
 mod check;
 mod config;
 mod context;
@@ -84,6 +86,9 @@ enum Command {
     /// Tokens and keys: list, test, measure.
     #[command(subcommand)]
     Hsm(hsm::Command),
+    /// What the HSMs carry: the guard's state, plans, and scenarios.
+    #[command(subcommand)]
+    Capacity(capacity::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -152,6 +157,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             Command::Explain(arguments) => explain::run(&context, &arguments).await,
             Command::Check(arguments) => check::run(&context, &arguments).await,
             Command::Hsm(command) => hsm::run(&context, command).await,
+            Command::Capacity(command) => capacity::run(&context, command).await,
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }
