@@ -52,7 +52,7 @@ use goodstanding::presign::batch::{self, Selection};
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::pipeline::{self, Pipeline};
 use goodstanding::shutdown::Shutdown;
-use goodstanding::signer::{self, KeyReference, Signer, admin, bench};
+use goodstanding::signer::{self, KeyReference, Lane, Order, Signer, admin, bench};
 use goodstanding::store::{CertificateEntry, IssuerId};
 use pki::Ca;
 use token::Place;
@@ -181,7 +181,10 @@ impl Stage {
         let request = RequestInfo::new("CN=ocsp,O=Bench", &public.spki).unwrap();
         let requesting = Signer::start(token.clone()).await.unwrap();
         let prepared = requesting.prepare_key(key.clone(), algorithm, public.key).await.unwrap();
-        let signature = requesting.sign(&prepared, request.der().to_vec().into()).await.unwrap();
+        let signature = requesting
+            .sign(&prepared, request.der().to_vec().into(), Order::at_once(Lane::First))
+            .await
+            .unwrap();
         assert!(requesting.stop(Duration::from_secs(10)).await);
         token.max_rate = case.cap.and_then(NonZeroU32::new);
 

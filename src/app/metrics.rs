@@ -116,7 +116,8 @@ impl Figures {
             i64::from(token.state == TokenState::Serving)
         })?;
         each(encoder, "token_sessions", "Sessions open and logged in", &|token| token.sessions as i64)?;
-        each(encoder, "token_queued", "Signatures that wait for a session", &|token| token.queued as i64)?;
+        let help = "Signatures that wait for a session";
+        each(encoder, "token_queued", help, &|token| token.queued.iter().sum::<usize>() as i64)?;
         each(encoder, "token_hung_calls", "Calls that have not come back", &|token| token.hung as i64)?;
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family =

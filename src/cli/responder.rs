@@ -15,7 +15,7 @@ use crate::app::{App, KnownIssuer, KnownResponder, files};
 use crate::ocsp::delegation::Delegation;
 use crate::ocsp::issue::{CaKey, RequestInfo, certify};
 use crate::ocsp::{Certificate, KeyAlgorithm, SignatureAlgorithm};
-use crate::signer::{self, KeyReference, admin};
+use crate::signer::{self, KeyReference, Lane, Order, admin};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -228,7 +228,8 @@ async fn csr(
     let request = RequestInfo::new(&subject, &public.spki)?;
     let signer = app.signer(&chosen.token.name).await?;
     let prepared = signer.prepare_key(chosen.key.clone(), algorithm, public.key).await?;
-    let signature = signer.sign(&prepared, request.der().to_vec().into()).await?;
+    let signature =
+        signer.sign(&prepared, request.der().to_vec().into(), Order::at_once(Lane::First)).await?;
     let der = request.signed(algorithm, &signature);
     let about =
         json!({ "subject": subject, "key": chosen.key.to_string(), "algorithm": algorithm.to_string() });

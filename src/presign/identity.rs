@@ -13,8 +13,8 @@ use crate::ocsp::{
     response::ResponseError,
 };
 use crate::shelf::Frame;
-use crate::signer::{PreparedKey, SignError, Signer, TokenState};
-use crate::store::{IssuerId, ResponderNumber};
+use crate::signer::{Lane, Order, PreparedKey, SignError, Signer, TokenState};
+use crate::store::{CertificateState, IssuerId, ResponderNumber};
 
 /// A responder that signs for an issuer.
 #[derive(Clone, Debug)]
@@ -50,6 +50,18 @@ pub struct Draft {
     pub this_update: UnixTime,
     /// nextUpdate.
     pub next_update: UnixTime,
+}
+
+/// How urgent a certificate's next answer is: by what it has now, and when that becomes stale.
+#[must_use]
+pub fn order_for(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> Order {
+    let certificate = &state.certificate;
+    match state.answer.as_ref().filter(|answer| answer.version == certificate.version) {
+        Some(answer) => Order::new(Lane::Refresh, freshness.stale_at(answer.this_update, answer.next_update)),
+        // What was not there at all could have been there at any time: first come, first served.
+        None if certificate.revocation.is_some() => Order::new(Lane::Revocation, now),
+        None => Order::new(Lane::First, now),
+    }
 }
 
 /// What an answer is to say.
@@ -118,8 +130,8 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Signer::sign`].
-    pub async fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SignError> {
-        self.signer.sign(&self.key, draft.response_data.clone()).await
+    pub async fn sign(&self, draft: &Draft, order: Order) -> Result<Vec<u8>, SignError> {
+        self.signer.sign(&self.key, draft.response_data.clone(), order).await
     }
 
     /// Whether its certificate is in force at `now` and lasts long enough for a useful answer.

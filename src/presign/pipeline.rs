@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::identity::{Draft, Identities, Identity};
+use super::identity::{Draft, Identities, Identity, order_for};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
 use crate::signer::SignError;
@@ -190,7 +190,7 @@ impl Pipeline {
             Ok(draft) => draft,
             Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
         };
-        match identity.sign(&draft).await {
+        match identity.sign(&draft, order_for(&state, &freshness, now)).await {
             Ok(signature) => Step::Signed(Box::new(signed(state, &identity, draft, signature))),
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }

@@ -11,7 +11,7 @@ use super::{Answer, Outcome};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{Freshness, response};
 use crate::presign::identity::{Asked, Identities};
-use crate::signer::SignError;
+use crate::signer::{Lane, Order, SignError};
 use crate::store::IssuerId;
 
 /// How much live signing is let through. A request beyond it gets the best stored answer where that
@@ -101,7 +101,8 @@ impl LiveSigner {
         let next_update =
             UnixTime(now.plus(VALIDITY.min(self.freshness.load().validity())).0 - 1).min(identity.not_after);
         let draft = identity.draft_for(asked, next_update, now)?;
-        let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft))
+        let order = Order::new(Lane::Live, now.plus(self.settings.patience));
+        let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft, order))
             .await
             .map_err(|_| LiveError::TooSlow(self.settings.patience))??;
         let frame = &identity.frame;

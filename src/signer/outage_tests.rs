@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::testing::{Place, block_on, softhsm, test_name, with_token_and};
+use super::testing::{ANY, Place, block_on, softhsm, test_name, with_token_and};
 use super::*;
 use crate::clock::Stopwatch;
 use crate::ocsp::KeyAlgorithm;
@@ -90,20 +90,20 @@ fn a_token_that_goes_away_is_reported_and_signs_again_when_it_is_back() {
                 )
                 .await
                 .unwrap();
-            assert!(signer.sign(&key, Bytes::from_static(b"before")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"before"), ANY).await.is_ok());
             drop(hsm);
-            let error = signer.sign(&key, Bytes::from_static(b"during")).await.unwrap_err();
+            let error = signer.sign(&key, Bytes::from_static(b"during"), ANY).await.unwrap_err();
             assert_eq!(error.class(), FailureClass::Token, "{error}");
             until(&signer, "down", |stats| matches!(stats.state, TokenState::Down { .. })).await;
             let watch = Stopwatch::start();
             assert!(matches!(
-                signer.sign(&key, Bytes::from_static(b"during")).await,
+                signer.sign(&key, Bytes::from_static(b"during"), ANY).await,
                 Err(SignError::Unavailable { .. })
             ));
             assert!(watch.elapsed() < Duration::from_millis(500), "fails at once while the token is down");
             let _hsm = Hsm::plug_in(place);
             until(&signer, "serving", |stats| stats.state == TokenState::Serving).await;
-            assert!(signer.sign(&key, Bytes::from_static(b"after")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"after"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -123,7 +123,7 @@ fn a_signer_starts_patiently_without_its_token() {
             let algorithm = KeyAlgorithm::P256.default_signature();
             let key =
                 signer.prepare_key(KeyReference::Label("key".into()), algorithm, public.key).await.unwrap();
-            assert!(signer.sign(&key, Bytes::from_static(b"at last")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"at last"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -141,14 +141,14 @@ fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
                 signer.prepare_key(KeyReference::Label("key".into()), algorithm, public.key).await.unwrap();
             hsm.signal("-STOP");
             let watch = Stopwatch::start();
-            let error = signer.sign(&key, Bytes::from_static(b"hangs")).await.unwrap_err();
+            let error = signer.sign(&key, Bytes::from_static(b"hangs"), ANY).await.unwrap_err();
             assert!(matches!(error, SignError::TimedOut { .. }), "{error}");
             assert!(error.to_string().contains("did not come back within 1s"), "{error}");
             assert!(watch.elapsed() < Duration::from_millis(2500), "{:?}", watch.elapsed());
             // Whoever waits behind hung calls fails as well, and nobody waits for ever.
             let (sender, mut receiver) = signer.batch(16);
             for number in 0..16_u8 {
-                sender.submit(&key, Bytes::from(vec![number]), ()).await;
+                sender.submit(&key, Bytes::from(vec![number]), ANY, ()).await;
             }
             drop(sender);
             while let Some(signed) = receiver.next().await {
@@ -160,7 +160,7 @@ fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
             assert!(stats.hung <= 4 && stats.timeouts <= 4, "{stats:?}");
             hsm.signal("-CONT");
             until(&signer, "serving", |stats| stats.state == TokenState::Serving && stats.hung == 0).await;
-            assert!(signer.sign(&key, Bytes::from_static(b"after")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"after"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -179,7 +179,7 @@ fn a_stop_does_not_wait_for_a_token_that_hangs() {
             hsm.signal("-STOP");
             let waiting = tokio::spawn({
                 let signer = signer.clone();
-                async move { signer.sign(&key, Bytes::from_static(b"hangs")).await }
+                async move { signer.sign(&key, Bytes::from_static(b"hangs"), ANY).await }
             });
             tokio::time::sleep(Duration::from_millis(50)).await;
             let watch = Stopwatch::start();

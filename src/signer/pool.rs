@@ -50,7 +50,6 @@ pub(crate) struct Pool {
     pub(crate) queue: Queue,
     pub(crate) verification: Verification,
     pub(crate) stats: Stats,
-    pub(crate) pace: Option<Pace>,
     /// Every key prepared and still in use: the half-open probe signs with one.
     pub(crate) keys: Mutex<Vec<Weak<Prepared>>>,
     /// A session that nobody uses: while it lives, the login does.
@@ -75,8 +74,7 @@ impl Pool {
         Self {
             number,
             token: Arc::from(settings.name.as_str()),
-            queue: Queue::new(settings.queue),
-            pace: settings.max_rate.map(Pace::new),
+            queue: Queue::new(settings.queue, settings.max_rate.map(Pace::new)),
             settings,
             pin,
             module: Mutex::new(Some(module)),
@@ -130,7 +128,7 @@ impl Pool {
             recoveries: self.stats.recoveries.load(Ordering::Relaxed),
             sessions: count(|worker| worker.is_connected()),
             hung: count(Worker::is_hung),
-            queued: self.queue.len(),
+            queued: self.queue.depths(),
             call_time: self.stats.call_time.summary(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::lane::Lane;
 use super::module::lock;
 
 /// How a token stands.
@@ -83,8 +84,8 @@ pub struct Snapshot {
     pub sessions: usize,
     /// Threads whose call has not come back.
     pub hung: usize,
-    /// Jobs that wait for a session.
-    pub queued: usize,
+    /// Jobs that wait for a session, by lane as in [`Lane::ALL`].
+    pub queued: [usize; Lane::ALL.len()],
     /// The time C_Sign takes.
     pub call_time: Latency,
 }

@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PinSource, Settings};
+use super::{Lane, Order, PinSource, Settings};
 use crate::signer::admin;
 
 const INSIDE: &str = "GOODSTANDING_TEST_TOKEN_DIR";
 pub(crate) const SPY: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so";
+/// For tests in which nothing else waits.
+pub(crate) const ANY: Order = Order::at_once(Lane::Refresh);
 pub(crate) const LABEL: &str = "test token";
 
 /// The SoftHSM library, wherever this machine has it.

@@ -173,7 +173,11 @@ impl SessionThread<'_> {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            let next = match self.retry.take().or_else(|| self.pool.queue.try_pop()) {
+            let again = self.retry.take();
+            if again.is_some() {
+                self.wait(self.pool.queue.book());
+            }
+            let next = match again.or_else(|| self.pool.queue.try_pop()) {
                 Some(job) => Popped::Job(job),
                 None => {
                     self.pool.hand_on(self.worker.take_signed());
@@ -218,13 +222,6 @@ impl SessionThread<'_> {
     fn handle(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
         if matches!(job.work, Work::Prepare { .. }) {
             return self.prepare_job(open, job);
-        }
-        if let Some(pace) = &self.pool.pace {
-            let wait = pace.book();
-            if !wait.is_zero() {
-                self.pool.hand_on(self.worker.take_signed());
-                self.wait(wait);
-            }
         }
         self.sign(open, job)
     }
