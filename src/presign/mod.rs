@@ -3,9 +3,11 @@
 
 pub mod batch;
 pub mod desk;
+pub mod engine;
 pub mod identity;
 pub mod keeper;
 pub mod pipeline;
+pub mod planner;
 mod schedule;
 
 use crate::ocsp::Freshness;
