@@ -117,7 +117,9 @@ impl Figures {
         })?;
         each(encoder, "token_sessions", "Sessions open and logged in", &|token| token.sessions as i64)?;
         let help = "Signatures that wait for a session";
-        each(encoder, "token_queued", help, &|token| token.queued.iter().sum::<usize>() as i64)?;
+        each(encoder, "token_queued", help, &|token| {
+            token.lanes.iter().map(|lane| lane.queued).sum::<usize>() as i64
+        })?;
         each(encoder, "token_hung_calls", "Calls that have not come back", &|token| token.hung as i64)?;
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family =

@@ -1,19 +1,21 @@
 //! Who signs for an issuer: a responder's key and certificate, ready for use.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
 
-use crate::clock::UnixTime;
+use crate::clock::{Stopwatch, UnixTime};
 use crate::ocsp::{
     CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
     response::ResponseError,
 };
 use crate::shelf::Frame;
-use crate::signer::{Lane, Order, PreparedKey, SignError, Signer, TokenState};
+use crate::signer::{FailureClass, Lane, Order, PreparedKey, SignError, Signer, TokenState};
 use crate::store::{CertificateState, IssuerId, ResponderNumber};
 
 /// A responder that signs for an issuer.
@@ -39,6 +41,102 @@ pub struct Identity {
     pub signer: Signer,
     /// The key in it.
     pub key: PreparedKey,
+    /// How signing with this key went.
+    pub health: Health,
+}
+
+/// How signing with one key went. A token may be well and a key in it gone: refused at once, its work
+/// would look like a token that has nothing to do, and draw all work to itself.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Ailment>);
+
+#[derive(Debug, Default)]
+struct Ailment {
+    failures_in_a_row: AtomicU32,
+    since: Mutex<Option<Stopwatch>>,
+}
+
+impl Health {
+    /// Failures of single items in a row that make a key ailing.
+    const SUSPICIOUS: u32 = 8;
+    /// How long an ailing key is used only where there is no other.
+    const SHUNNED: Duration = Duration::from_secs(30);
+
+    fn note(&self, outcome: &Result<Vec<u8>, SignError>) {
+        let ailment = &self.0;
+        let weight = match outcome {
+            Ok(_) => {
+                if ailment.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+                    ailment.failures_in_a_row.store(0, Ordering::Relaxed);
+                    *ailment.lock() = None;
+                }
+                return;
+            }
+            Err(SignError::KeyGone { .. } | SignError::Unverifiable { .. }) => Self::SUSPICIOUS,
+            Err(SignError::Failed { .. }) => 1,
+            // The token's matter, which its state tells.
+            Err(_) => return,
+        };
+        let before = ailment.failures_in_a_row.fetch_add(weight, Ordering::Relaxed);
+        if before.saturating_add(weight) >= Self::SUSPICIOUS {
+            *ailment.lock() = Some(Stopwatch::start());
+        }
+    }
+
+    fn is_ailing(&self) -> bool {
+        self.0.failures_in_a_row.load(Ordering::Relaxed) >= Self::SUSPICIOUS
+            && self.0.lock().is_some_and(|since| since.elapsed() < Self::SHUNNED)
+    }
+}
+
+impl Ailment {
+    fn lock(&self) -> MutexGuard<'_, Option<Stopwatch>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How fit an identity is to sign now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fitness {
+    /// Its token refuses work.
+    Away,
+    /// Its token signs, but not with this key.
+    Ailing,
+    /// Its token is being mended; work waits.
+    Mending,
+    /// It signs.
+    Well,
+}
+
+/// What was signed, and by whom.
+#[derive(Clone, Debug)]
+pub struct SignedDraft {
+    /// Who signed.
+    pub identity: Arc<Identity>,
+    /// What.
+    pub draft: Draft,
+    /// The verified signature.
+    pub signature: Vec<u8>,
+}
+
+/// Why nobody signed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The issuer has no responder in force.
+    #[error("no responder certificate of its issuer is in force: see `goodstanding responder list`")]
+    NoResponder,
+    /// The answer cannot be encoded.
+    #[error(transparent)]
+    Compose(#[from] ResponseError),
+    /// The token did not sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// Whether another token, or another key, may do better.
+fn is_not_the_items_fault(error: &SignError) -> bool {
+    error.class() != FailureClass::Request
+        || matches!(error, SignError::KeyGone { .. } | SignError::Unverifiable { .. })
 }
 
 /// A ResponseData to be signed, and its times.
@@ -131,7 +229,28 @@ impl Identity {
     /// # Errors
     /// As [`Signer::sign`].
     pub async fn sign(&self, draft: &Draft, order: Order) -> Result<Vec<u8>, SignError> {
-        self.signer.sign(&self.key, draft.response_data.clone(), order).await
+        let signed = self.signer.sign(&self.key, draft.response_data.clone(), order).await;
+        self.health.note(&signed);
+        signed
+    }
+
+    async fn sign_draft(
+        self: &Arc<Self>,
+        draft: impl Fn(&Self) -> Result<Draft, ResponseError>,
+        order: Order,
+    ) -> Result<SignedDraft, IdentityError> {
+        let draft = draft(self)?;
+        let signature = self.sign(&draft, order).await?;
+        Ok(SignedDraft { identity: Arc::clone(self), draft, signature })
+    }
+
+    fn fitness(&self) -> Fitness {
+        match self.signer.state() {
+            TokenState::Serving if self.health.is_ailing() => Fitness::Ailing,
+            TokenState::Serving => Fitness::Well,
+            TokenState::Recovering { .. } => Fitness::Mending,
+            TokenState::Down { .. } | TokenState::PinRefused { .. } | TokenState::Stopped => Fitness::Away,
+        }
     }
 
     /// Whether its certificate is in force at `now` and lasts long enough for a useful answer.
@@ -157,19 +276,73 @@ impl Identities {
         self.0.store(Arc::new(identities.into_iter().map(Arc::new).collect()));
     }
 
-    /// The identity that signs for an issuer at `now`: the first whose token signs and whose
-    /// certificate outlives an answer of that `validity`; where none does, the best there is, a token
-    /// that signs counting most.
+    /// The identity that signs for an issuer at `now`: of those whose token signs the one whose
+    /// certificate outlives an answer of that `validity`, or does so longest; of equals the one whose
+    /// answer is expected first, so that work flows to tokens as fast as they work it off.
     #[must_use]
     pub fn for_issuer(&self, issuer: IssuerId, now: UnixTime, validity: Duration) -> Option<Arc<Identity>> {
+        self.choose(issuer, now, validity, Lane::Refresh, None)
+    }
+
+    /// As [`Identities::for_issuer`], for a lane, and another one than `not`.
+    fn choose(
+        &self,
+        issuer: IssuerId,
+        now: UnixTime,
+        validity: Duration,
+        lane: Lane,
+        not: Option<&Arc<Identity>>,
+    ) -> Option<Arc<Identity>> {
         let all = self.0.load();
-        let usable = all.iter().filter(|identity| identity.issuer_id == issuer && identity.is_usable_at(now));
-        // Of equals `max_by_key` takes the last one, so the order of preference is reversed.
-        let best = usable.rev().max_by_key(|identity| {
-            let serving = identity.signer.state() == TokenState::Serving;
-            (serving, identity.not_after.min(now.plus(validity)))
+        let usable = all.iter().filter(|identity| {
+            identity.issuer_id == issuer
+                && identity.is_usable_at(now)
+                && not.is_none_or(|not| !Arc::ptr_eq(not, identity))
+        });
+        // Of equals `min_by_key` takes the first one: the order of preference.
+        let best = usable.min_by_key(|identity| {
+            let fitness = identity.fitness();
+            (
+                Reverse(fitness),
+                Reverse(identity.not_after.min(now.plus(validity))),
+                // Where nothing signs nobody knows how long it takes.
+                (fitness == Fitness::Well).then(|| identity.signer.expected_wait(lane)),
+            )
         });
         best.cloned()
+    }
+
+    /// Signs what `draft` makes of an identity, with the best one for the issuer. What it does not sign
+    /// for a reason of its token's or its key's own is tried once with the next best, at once.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; of two refusals the first one.
+    pub async fn sign(
+        &self,
+        issuer: IssuerId,
+        now: UnixTime,
+        validity: Duration,
+        order: Order,
+        draft: impl Fn(&Identity) -> Result<Draft, ResponseError>,
+    ) -> Result<SignedDraft, IdentityError> {
+        let first = self.choose(issuer, now, validity, order.lane, None).ok_or(IdentityError::NoResponder)?;
+        let refusal = match first.sign_draft(&draft, order).await {
+            Err(IdentityError::Sign(refusal)) if is_not_the_items_fault(&refusal) => refusal,
+            outcome => return outcome,
+        };
+        let Some(second) = self.choose(issuer, now, validity, order.lane, Some(&first)) else {
+            return Err(refusal.into());
+        };
+        if second.fitness() != Fitness::Well {
+            return Err(refusal.into());
+        }
+        tracing::debug!(%refusal, token = second.signer.token(), "trying another token");
+        match second.sign_draft(&draft, order).await {
+            Ok(signed) => Ok(signed),
+            // What the item itself is to blame for says more than that a token was away.
+            Err(IdentityError::Sign(error)) if !is_not_the_items_fault(&error) => Err(error.into()),
+            Err(_) => Err(refusal.into()),
+        }
     }
 
     /// The identities now in use.
@@ -178,3 +351,7 @@ impl Identities {
         self.0.load_full()
     }
 }
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

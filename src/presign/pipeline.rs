@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::identity::{Draft, Identities, Identity, order_for};
+use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
 use crate::signer::SignError;
@@ -64,6 +64,16 @@ pub enum ItemError {
     /// The store did not take it.
     #[error(transparent)]
     Store(Arc<StoreError>),
+}
+
+impl From<IdentityError> for ItemError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NoResponder => Self::NoResponder,
+            IdentityError::Compose(error) => Self::Compose(error),
+            IdentityError::Sign(error) => Self::Sign(error),
+        }
+    }
 }
 
 /// The way from certificate to stored answer.
@@ -182,16 +192,11 @@ impl Pipeline {
             return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
         }
         let freshness = self.freshness.load();
-        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, freshness.validity()) else {
-            return Step::Ended(Outcome::Failed(certificate.key, ItemError::NoResponder));
-        };
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = match identity.draft(certificate.serial, status, &freshness, now) {
-            Ok(draft) => draft,
-            Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
-        };
-        match identity.sign(&draft, order_for(&state, &freshness, now)).await {
-            Ok(signature) => Step::Signed(Box::new(signed(state, &identity, draft, signature))),
+        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &freshness, now);
+        let order = order_for(&state, &freshness, now);
+        match self.identities.sign(certificate.issuer, now, freshness.validity(), order, draft).await {
+            Ok(done) => Step::Signed(Box::new(signed(state, done))),
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }
     }
@@ -250,7 +255,8 @@ impl Pipeline {
     }
 }
 
-fn signed(state: CertificateState, identity: &Identity, draft: Draft, signature: Vec<u8>) -> Signed {
+fn signed(state: CertificateState, done: SignedDraft) -> Signed {
+    let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
         key: state.certificate.key,
         version: state.certificate.version,

@@ -10,8 +10,8 @@ use super::gate::{Gate, Limits, Refused};
 use super::{Answer, Outcome};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{Freshness, response};
-use crate::presign::identity::{Asked, Identities};
-use crate::signer::{Lane, Order, SignError};
+use crate::presign::identity::{Asked, Identities, Identity, IdentityError, SignedDraft};
+use crate::signer::{Lane, Order};
 use crate::store::IssuerId;
 
 /// How much live signing is let through. A request beyond it gets the best stored answer where that
@@ -52,18 +52,12 @@ pub enum LiveError {
     /// It was not let through.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// No responder of the issuer is in force.
-    #[error("no responder certificate of the issuer is in force")]
-    NoResponder,
     /// The signature did not come in time.
     #[error("the token did not sign within {0:?}")]
     TooSlow(Duration),
-    /// The answer cannot be encoded.
+    /// Nobody signed it.
     #[error(transparent)]
-    Encode(#[from] response::ResponseError),
-    /// The token does not sign.
-    #[error(transparent)]
-    Sign(#[from] SignError),
+    Identity(#[from] IdentityError),
 }
 
 impl LiveSigner {
@@ -97,14 +91,17 @@ impl LiveSigner {
 
     async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
         let now = self.clock.now();
-        let identity = self.identities.for_issuer(issuer, now, VALIDITY).ok_or(LiveError::NoResponder)?;
-        let next_update =
-            UnixTime(now.plus(VALIDITY.min(self.freshness.load().validity())).0 - 1).min(identity.not_after);
-        let draft = identity.draft_for(asked, next_update, now)?;
+        let validity = VALIDITY.min(self.freshness.load().validity());
+        let draft = |identity: &Identity| {
+            let next_update = UnixTime(now.plus(validity).0 - 1).min(identity.not_after);
+            identity.draft_for(asked.clone(), next_update, now)
+        };
         let order = Order::new(Lane::Live, now.plus(self.settings.patience));
-        let signature = tokio::time::timeout(self.settings.patience, identity.sign(&draft, order))
+        let signing = self.identities.sign(issuer, now, VALIDITY, order, draft);
+        let signed = tokio::time::timeout(self.settings.patience, signing)
             .await
             .map_err(|_| LiveError::TooSlow(self.settings.patience))??;
+        let SignedDraft { identity, draft, signature } = signed;
         let frame = &identity.frame;
         let body = response::assemble(
             &draft.response_data,

@@ -95,7 +95,8 @@ impl Signer {
         let (sender, receiver) = oneshot::channel();
         let first = settings.clone();
         spawn(&settings, "start", move || {
-            let outcome = Module::open(&first.module).map(|using| {
+            let opened = Module::open(&first.module).map_err(|error| error.of_token(&first.name));
+            let outcome = opened.map(|using| {
                 let connection = Connection::open(using.module(), &first, &pin, Access::ReadOnly);
                 (using, connection, pin)
             });
@@ -167,7 +168,8 @@ impl Signer {
         let (sender, receiver) = oneshot::channel();
         let work = Work::Prepare { reference, algorithm, public_key };
         // A key that is made ready is one that certificates wait for.
-        self.submit(Job::new(work, Order::at_once(Lane::First), Reply::Prepared(sender))).await;
+        self.submit(Job::new(work, Order::at_once(Lane::First), Reply::Prepared(sender), &self.0.pool.load))
+            .await;
         receiver.await.unwrap_or_else(|_| Err(self.stopped().into()))
     }
 
@@ -188,7 +190,8 @@ impl Signer {
             let (token, key) = (Arc::clone(&pool.token), Arc::clone(&key.0.name));
             return reply.fail(SignError::ForeignKey { token, key });
         }
-        self.submit(Job::new(Work::Sign { key: key.clone(), message }, order, reply)).await;
+        self.submit(Job::new(Work::Sign { key: key.clone(), message }, order, reply, &self.0.pool.load))
+            .await;
     }
 
     async fn submit(&self, job: Job) {
@@ -215,6 +218,15 @@ impl Signer {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<TokenState> {
         self.0.pool.watch()
+    }
+
+    /// How long one more signature of this lane would take, if the token goes on as it did: by its
+    /// measured rate and what is on its way to it. Says nothing of a token that does not serve.
+    #[must_use]
+    pub fn expected_wait(&self, lane: Lane) -> Duration {
+        let settings = self.settings();
+        let cap = settings.max_rate.map(|rate| f64::from(rate.get()));
+        self.0.pool.load.expected_wait(lane, settings.sessions, cap)
     }
 
     /// The figures since the start.

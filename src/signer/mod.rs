@@ -20,6 +20,7 @@ mod error;
 mod handle;
 mod key;
 mod lane;
+mod load;
 mod mechanism;
 mod module;
 mod pace;
@@ -37,7 +38,7 @@ mod worker;
 #[cfg(test)]
 mod outage_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,8 @@ pub use error::{FailureClass, SignError, SignerError};
 pub use handle::Signer;
 pub use key::{BadKeyReference, KeyReference, PreparedKey};
 pub use lane::{Lane, Order};
+pub use load::Rate;
+pub use queue::LaneFigures;
 pub use settings::{PinError, PinSource, Settings};
 pub use spki::PublicKey;
 pub use stats::{Latency, Snapshot, TokenState};

@@ -3,7 +3,8 @@
 //! The queue is waited on from both worlds: callers wait for room asynchronously, session threads wait
 //! for jobs with a time limit, so that they look after their session and notice a stop.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::error::{SignError, SignerError};
 use super::key::{KeyReference, PreparedKey};
 use super::lane::{Lane, Lanes, Order, Place};
+use super::load::{Load, Meter, Outstanding, Rate};
 use super::module::lock;
 use super::pace::Pace;
 use crate::clock::Stopwatch;
@@ -40,10 +42,14 @@ pub(crate) struct Job {
     pub(crate) find_anew: bool,
     /// Holds room in the queue (retried jobs do not).
     pub(crate) room: bool,
+    /// Waited while every session worked: it counts for the rate.
+    pub(crate) measured: bool,
+    arrived: Stopwatch,
+    _outstanding: Outstanding,
 }
 
 impl Job {
-    pub(crate) fn new(work: Work, order: Order, reply: Reply) -> Self {
+    pub(crate) fn new(work: Work, order: Order, reply: Reply, load: &Arc<Load>) -> Self {
         Self {
             work,
             order,
@@ -53,6 +59,9 @@ impl Job {
             token_tried: false,
             find_anew: false,
             room: true,
+            measured: false,
+            arrived: Stopwatch::start(),
+            _outstanding: load.enter(order.lane),
         }
     }
 
@@ -126,6 +135,10 @@ pub(crate) struct Queue {
     /// Room is given back in portions, so that callers who wait for it are not woken for each job.
     portion: usize,
     pace: Option<Pace>,
+    load: Arc<Load>,
+    age: Stopwatch,
+    /// Signatures that were verified and count for the rate.
+    verified: AtomicU64,
 }
 
 #[derive(Default)]
@@ -137,6 +150,18 @@ struct Jobs {
     /// One of those who wait does so for the cap, and will take the next job.
     pacing: bool,
     closed: bool,
+    /// Whether the token signs: time without it says nothing of its rate.
+    serving: bool,
+    meter: Meter,
+}
+
+/// What waits in one lane of a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneFigures {
+    /// Jobs that wait for a session.
+    pub queued: usize,
+    /// How long the oldest of them has waited.
+    pub oldest: Duration,
 }
 
 /// What there is at the moment.
@@ -149,13 +174,16 @@ enum Next {
 
 impl Queue {
     /// With room for so many jobs in each lane.
-    pub(crate) fn new(room: usize, pace: Option<Pace>) -> Self {
+    pub(crate) fn new(room: usize, pace: Option<Pace>, load: Arc<Load>) -> Self {
         Self {
             jobs: Mutex::default(),
             ready: Condvar::new(),
             room: std::array::from_fn(|_| Semaphore::new(room)),
             portion: (room / 16).max(1),
             pace,
+            load,
+            age: Stopwatch::start(),
+            verified: AtomicU64::new(0),
         }
     }
 
@@ -168,6 +196,7 @@ impl Queue {
         }
         permit.forget();
         jobs.waiting.push(job.order, None, job);
+        self.weigh(&mut jobs);
         let wake = jobs.idle > 0;
         drop(jobs);
         if wake {
@@ -179,7 +208,10 @@ impl Queue {
     /// Puts a job back where it stood. Takes no room: it is bounded by what sessions and verifiers hold.
     pub(crate) fn push_again(&self, mut job: Job) {
         job.room = false;
-        lock(&self.jobs).waiting.push(job.order, job.place, job);
+        let mut jobs = lock(&self.jobs);
+        jobs.waiting.push(job.order, job.place, job);
+        self.weigh(&mut jobs);
+        drop(jobs);
         self.ready.notify_one();
     }
 
@@ -208,6 +240,7 @@ impl Queue {
             let leads = paced.is_some() && !jobs.pacing;
             jobs.pacing |= leads;
             jobs.idle += 1;
+            self.weigh(&mut jobs);
             let limit = paced.filter(|_| leads).map_or(left, |wait| wait.min(left));
             jobs = self.ready.wait_timeout(jobs, limit).unwrap_or_else(PoisonError::into_inner).0;
             jobs.idle -= 1;
@@ -250,12 +283,60 @@ impl Queue {
                 self.room[lane.index()].add_permits(std::mem::take(free));
             }
         }
-        let Some((_, place, mut job)) = popped else { return Next::Nothing };
-        if let Some(pace) = &self.pace {
+        if popped.is_some()
+            && let Some(pace) = &self.pace
+        {
             pace.book();
         }
+        let measured = jobs.meter.is_busy();
+        if measured
+            && let Some(rate) =
+                jobs.meter.close_slice(self.age.elapsed(), self.verified.load(Ordering::Relaxed))
+        {
+            self.load.measured(rate);
+        }
+        self.weigh(jobs);
+        let Some((_, place, mut job)) = popped else { return Next::Nothing };
         job.place = Some(place);
+        job.measured = measured;
         Next::Job(job)
+    }
+
+    /// Notes whether work waits for sessions that all work, or for the cap.
+    fn weigh(&self, jobs: &mut Jobs) {
+        let busy = jobs.serving
+            && !jobs.waiting.is_empty()
+            && (jobs.idle == 0
+                || jobs.pacing
+                || self.pace.as_ref().is_some_and(|pace| !pace.wait().is_zero()));
+        jobs.meter.set_busy(busy, || self.age.elapsed());
+    }
+
+    /// Counts signatures of measured jobs, verified.
+    pub(crate) fn count_verified(&self, signatures: u64) {
+        self.verified.fetch_add(signatures, Ordering::Relaxed);
+    }
+
+    /// Notes whether the token signs.
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let mut jobs = lock(&self.jobs);
+        jobs.serving = serving;
+        self.forget_in(&mut jobs);
+        self.weigh(&mut jobs);
+    }
+
+    /// Leaves the time since the last measurement out of the rate: calls did not come back.
+    pub(crate) fn forget_slice(&self) {
+        self.forget_in(&mut lock(&self.jobs));
+    }
+
+    fn forget_in(&self, jobs: &mut Jobs) {
+        jobs.meter.discard_slice(self.age.elapsed(), self.verified.load(Ordering::Relaxed));
+    }
+
+    /// The sustained rate, once enough work has waited.
+    pub(crate) fn rate(&self) -> Option<Rate> {
+        lock(&self.jobs).meter.rate()
     }
 
     /// Takes no more jobs. Those inside stay.
@@ -272,6 +353,7 @@ impl Queue {
         let mut jobs = lock(&self.jobs);
         let drained = jobs.waiting.drain();
         let mut freed = std::mem::take(&mut jobs.freed);
+        self.weigh(&mut jobs);
         drop(jobs);
         for (lane, job) in &drained {
             freed[lane.index()] += usize::from(job.room);
@@ -282,10 +364,13 @@ impl Queue {
         drained.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Jobs that wait, by lane.
-    pub(crate) fn depths(&self) -> [usize; Lane::ALL.len()] {
+    /// What waits, by lane.
+    pub(crate) fn lanes(&self) -> [LaneFigures; Lane::ALL.len()] {
         let jobs = lock(&self.jobs);
-        Lane::ALL.map(|lane| jobs.waiting.len(lane))
+        Lane::ALL.map(|lane| LaneFigures {
+            queued: jobs.waiting.len(lane),
+            oldest: jobs.waiting.iter(lane).map(|job| job.arrived.elapsed()).max().unwrap_or_default(),
+        })
     }
 
     /// Lets idle session threads look around.
@@ -310,7 +395,10 @@ mod tests {
             algorithm: SignatureAlgorithm::Ed25519,
             public_key: Vec::new(),
         };
-        (Job::new(work, Order::new(lane, UnixTime(deadline)), Reply::Prepared(sender)), receiver)
+        (
+            Job::new(work, Order::new(lane, UnixTime(deadline)), Reply::Prepared(sender), &Arc::default()),
+            receiver,
+        )
     }
 
     /// Hands in a job that somebody waits for.
@@ -318,6 +406,10 @@ mod tests {
         let (job, receiver) = job(lane, deadline);
         assert!(queue.push(job).await.is_ok());
         receiver
+    }
+
+    fn depths(queue: &Queue) -> [usize; 4] {
+        queue.lanes().map(|lane| lane.queued)
     }
 
     fn popped(queue: &Queue) -> (Lane, i64) {
@@ -329,7 +421,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_lane_makes_its_own_callers_wait_and_nobody_else() {
-        let queue = Queue::new(2, None);
+        let queue = Queue::new(2, None, Arc::default());
         let mut receivers = Vec::new();
         for _ in 0..2 {
             receivers.push(push(&queue, Lane::Refresh, 1).await);
@@ -339,17 +431,17 @@ mod tests {
         for lane in [Lane::Revocation, Lane::First, Lane::Live] {
             receivers.push(push(&queue, lane, 1).await);
         }
-        assert_eq!(queue.depths(), [1, 1, 1, 2]);
+        assert_eq!(depths(&queue), [1, 1, 1, 2]);
         for lane in [Lane::Revocation, Lane::First, Lane::Live, Lane::Refresh] {
             assert_eq!(popped(&queue).0, lane);
         }
         receivers.push(push(&queue, Lane::Refresh, 1).await);
-        assert_eq!(queue.depths(), [0, 0, 0, 2]);
+        assert_eq!(depths(&queue), [0, 0, 0, 2]);
     }
 
     #[tokio::test]
     async fn a_job_put_back_is_the_next_of_its_deadline() {
-        let queue = Queue::new(4, None);
+        let queue = Queue::new(4, None, Arc::default());
         let mut receivers = Vec::new();
         for deadline in [5, 5, 4] {
             receivers.push(push(&queue, Lane::Refresh, deadline).await);
@@ -362,7 +454,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_queue_gives_out_what_it_holds_and_takes_nothing() {
-        let queue = Queue::new(2, None);
+        let queue = Queue::new(2, None, Arc::default());
         let _waits = push(&queue, Lane::Live, 1).await;
         queue.close();
         assert!(queue.push(job(Lane::Live, 1).0).await.is_err());
@@ -372,7 +464,7 @@ mod tests {
 
     #[tokio::test]
     async fn draining_makes_room_again() {
-        let queue = Queue::new(1, None);
+        let queue = Queue::new(1, None, Arc::default());
         let _waits = push(&queue, Lane::First, 1).await;
         assert_eq!(queue.drain().len(), 1);
         let _waits = push(&queue, Lane::First, 1).await;
@@ -380,7 +472,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_who_gave_up_leaves_his_room_and_takes_no_turn() {
-        let queue = Queue::new(1, None);
+        let queue = Queue::new(1, None, Arc::default());
         drop(push(&queue, Lane::Live, 1).await);
         assert!(matches!(queue.pop(Duration::ZERO), Popped::Nothing));
         let _waits = push(&queue, Lane::Live, 2).await;
@@ -389,7 +481,7 @@ mod tests {
 
     #[tokio::test]
     async fn under_a_cap_the_job_is_chosen_when_its_time_has_come() {
-        let queue = Queue::new(4, NonZeroU32::new(10).map(Pace::new));
+        let queue = Queue::new(4, NonZeroU32::new(10).map(Pace::new), Arc::default());
         let mut receivers = Vec::new();
         for deadline in 0..3 {
             receivers.push(push(&queue, Lane::Refresh, deadline).await);
