@@ -144,10 +144,16 @@ impl Shelf {
     /// Puts a certificate on the shelf, unless what stands there is of a later version, or of the
     /// same version with a newer answer. Returns whether it was put.
     pub fn put(&self, issuer: IssuerId, serial: Serial, slot: Slot) -> bool {
+        self.put_at(issuer, serial, slot, UnixTime::MAX)
+    }
+
+    /// As [`Shelf::put`], but an answer that lies after `now` gives way: it was made while the clock was
+    /// ahead.
+    pub fn put_at(&self, issuer: IssuerId, serial: Serial, slot: Slot, now: UnixTime) -> bool {
         let slot = Arc::new(slot);
         let slots = self.slots.pin();
         let result = slots.compute((issuer, serial), |present| match present {
-            Some((_, present)) if !supersedes(&slot, present) => Operation::Abort(()),
+            Some((_, present)) if !supersedes(&slot, present, now) => Operation::Abort(()),
             _ => Operation::Insert(Arc::clone(&slot)),
         });
         let before = match result {
@@ -208,9 +214,10 @@ impl Shelf {
     }
 }
 
-fn supersedes(new: &Slot, old: &Slot) -> bool {
+fn supersedes(new: &Slot, old: &Slot, now: UnixTime) -> bool {
     let made = |slot: &Slot| slot.answer.as_ref().map(|answer| answer.this_update);
-    (new.version, made(new)) >= (old.version, made(old))
+    let from_the_future = made(old).is_some_and(|made| made > now);
+    (new.version, made(new)) >= (old.version, made(old)) || new.version == old.version && from_the_future
 }
 
 #[cfg(test)]
@@ -244,6 +251,16 @@ mod tests {
         assert!(!put(slot(1, Some(99))), "an answer for the old version comes too late");
         assert!(put(slot(2, Some(20))));
         assert_eq!((shelf.certificates(), shelf.answers()), (1, 1));
+    }
+
+    #[test]
+    fn an_answer_from_the_future_gives_way() {
+        let shelf = Shelf::new();
+        let (issuer, serial) = (IssuerId(1), "01".parse().unwrap());
+        assert!(shelf.put_at(issuer, serial, slot(2, Some(900)), UnixTime(900)));
+        assert!(!shelf.put_at(issuer, serial, slot(2, Some(20)), UnixTime(900)));
+        assert!(shelf.put_at(issuer, serial, slot(2, Some(20)), UnixTime(21)), "the clock was set back");
+        assert!(!shelf.put_at(issuer, serial, slot(1, Some(30)), UnixTime(31)), "never an older version");
     }
 
     #[test]

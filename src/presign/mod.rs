@@ -6,9 +6,10 @@ pub mod desk;
 pub mod engine;
 pub mod identity;
 pub mod keeper;
+mod lanes;
 pub mod pipeline;
 pub mod planner;
-mod schedule;
+mod reading;
 
 use crate::ocsp::Freshness;
 use crate::shelf::{Frame, ShelfAnswer, Slot};

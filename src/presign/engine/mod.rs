@@ -41,11 +41,13 @@ pub struct Settings {
     /// Certificates between being taken and being finished, a lane. It has to cover what is read,
     /// signed and written at a time; more only makes later decisions wait.
     pub in_flight: usize,
+    /// Whether bunches to come are spread by signing early.
+    pub early: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { in_flight: 1_500 }
+        Self { in_flight: 1_256, early: true }
     }
 }
 
@@ -114,11 +116,15 @@ const TURNS: u32 = 7;
 /// A certificate that has failed so often while its neighbours did not is the matter itself.
 const SUSPICIOUS: u32 = 3;
 
-/// What is signed early, beside what the fleet needs on average.
-const EARLY: f64 = 1.1;
+/// What is signed a second while bunches are spread, beside what the fleet needs on average: early
+/// answers come due early again.
+const EARLY: f64 = 1.15;
+
+/// A demand to come that is a bunch, beside what the fleet needs on average.
+const BUNCHED: f64 = 1.05;
 
 /// How often it is looked whether anything is to be signed early.
-const LOOK_AHEAD: Duration = Duration::from_secs(60);
+const LOOK_AHEAD: Duration = Duration::from_secs(600);
 
 /// Something stands in the way of an issuer's certificates.
 #[derive(Clone, Copy, Debug, Default)]
@@ -306,13 +312,17 @@ impl Engine {
 
     /// One that is not due yet, when nothing else is to be done and much is to come at once.
     fn take_early(&mut self, now: UnixTime) -> Option<Taken> {
-        let rate = EARLY * self.planner.planned() as f64 / (0.875 * self.freshness.refresh().as_secs_f64());
+        if !self.settings.early {
+            return None;
+        }
         let since = self.early.looked.map_or(LOOK_AHEAD, |looked| now.since(looked));
         if since >= LOOK_AHEAD {
-            self.early.looked = Some(now);
-            // What could not be taken then is no credit for now.
-            let span = since.min(2 * LOOK_AHEAD).as_secs_f64();
-            self.early.credit = if self.planner.is_bunched(now, rate) { rate * span } else { 0.0 };
+            let mean = self.planner.planned() as f64 / (0.875 * self.freshness.refresh().as_secs_f64());
+            let (bunched, early) = (self.planner.is_bunched(now, BUNCHED * mean), &mut self.early);
+            early.looked = Some(now);
+            // What could not be taken then is no credit for now, but for a fraction.
+            let credit = EARLY * mean * since.min(2 * LOOK_AHEAD).as_secs_f64();
+            early.credit = if bunched { early.credit.clamp(0.0, 1.0) + credit } else { 0.0 };
         }
         let busy = self.under_way[Lane::Refresh.index()] > self.settings.in_flight / 4;
         if self.early.credit < 1.0 || busy || self.holds.iter().any(|hold| hold.until.is_some()) {
