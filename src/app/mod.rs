@@ -1,6 +1,7 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
 pub mod files;
+mod limits;
 mod metrics;
 pub mod serve;
 pub mod settings;
@@ -17,6 +18,7 @@ use tokio::sync::Mutex;
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::SharedClock;
+use crate::limits::{LimitsError, ProfileError};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::Frames;
@@ -109,6 +111,12 @@ pub enum AppError {
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The limits profile.
+    #[error(transparent)]
+    LimitsProfile(#[from] ProfileError),
+    /// The limiter.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The control listener cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),

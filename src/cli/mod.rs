@@ -7,6 +7,7 @@ mod explain;
 mod hsm;
 mod import;
 mod issuer;
+mod limits;
 mod presign;
 mod progress;
 mod responder;
@@ -84,6 +85,9 @@ enum Command {
     /// Tokens and keys: list, test, measure.
     #[command(subcommand)]
     Hsm(hsm::Command),
+    /// How the issuance limits stand, and exceptions from them.
+    #[command(subcommand)]
+    Limits(limits::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -152,6 +156,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             Command::Explain(arguments) => explain::run(&context, &arguments).await,
             Command::Check(arguments) => check::run(&context, &arguments).await,
             Command::Hsm(command) => hsm::run(&context, command).await,
+            Command::Limits(command) => limits::run(&context, command).await,
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }

@@ -14,6 +14,7 @@ mod faults;
 mod imports;
 mod interop;
 mod layers;
+mod limits;
 mod lint;
 mod presign;
 mod request_differential;
