@@ -69,7 +69,7 @@ fn limits_show_draws_each_tier_and_lists_what_counts() {
     let shown = shown.says(&[
         "profile two-tier",
         "certificates-per-domain  example.co.uk",
-        "3/2h  ████████████████░░░░░░░░  2 of 3",
+        "3/2h   ████████████████░░░░░░░░  2 of 3",
         "10/7d  ████░░░░░░░░░░░░░░░░░░░░  2 of 10",
         "registrations-per-ip  192.0.2.1",
         "test/0a",

@@ -67,6 +67,7 @@ macro_rules! contract_of {
                 an_issuer_added_again_is_the_same_issuer
                 a_name_or_certificate_that_is_taken_is_a_conflict
                 a_responder_installed_again_keeps_its_number_and_takes_over_its_key
+                a_responder_is_retired_and_taken_back_and_keeps_both_when_installed_again
                 an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes
                 a_profile_replaces_that_of_the_same_token_algorithm_and_sessions;
             certificates:
@@ -140,6 +141,7 @@ fn responder(issuer: IssuerId, key: &str) -> NewResponder {
         algorithm: "rsa-sha256".to_owned(),
         certificate: b"a responder certificate".to_vec(),
         not_after: UnixTime(9_000),
+        from: None,
     }
 }
 
