@@ -20,8 +20,17 @@ fn main() {
     // `cargo test --benches` wants only to see that it runs.
     let (keys, seconds) =
         if arguments.iter().any(|word| word == "--bench") { (1_000_000, 5) } else { (10_000, 1) };
-    decisions(keys);
-    reservations(seconds);
+    // A word chooses one of the two, as with other benches.
+    let chosen = |name: &str| {
+        let mut words = arguments.iter().skip(1).filter(|word| !word.starts_with('-')).peekable();
+        words.peek().is_none() || words.any(|word| name.contains(word.as_str()))
+    };
+    if chosen("decisions") {
+        decisions(keys);
+    }
+    if chosen("reservations") {
+        reservations(seconds);
+    }
 }
 
 fn current() -> Arc<Profile> {
@@ -35,7 +44,7 @@ fn identifiers(number: usize) -> Identifiers {
 
 /// Decides over a book whose domains, sets and accounts are `keys` keys in all.
 fn decisions(keys: usize) {
-    const MEASURED: usize = 200_000;
+    let measured = (keys / 5).max(1);
     let now = UnixTime(1_800_000_000);
     let pressure = Pressure::none();
     let mut book = Book::new(current());
@@ -56,7 +65,7 @@ fn decisions(keys: usize) {
         building.elapsed().as_secs_f64() * 1e6 / orders as f64
     );
     // Spread over all keys, so that each decision finds cold lines.
-    let asked: Vec<(String, Identifiers)> = (0..MEASURED)
+    let asked: Vec<(String, Identifiers)> = (0..measured)
         .map(|n| (n * 7_919) % orders)
         .map(|number| (format!("acct-{number}"), identifiers(number)))
         .collect();
@@ -68,8 +77,8 @@ fn decisions(keys: usize) {
                 let ask = Ask::Order(OrderAsk { account, identifiers, replaces: None });
                 allowed += usize::from(decide(&book, &ask, &pressure, now).1.is_some());
             }
-            assert_eq!(allowed, MEASURED);
-            running.elapsed().as_secs_f64() * 1e6 / MEASURED as f64
+            assert_eq!(allowed, measured);
+            running.elapsed().as_secs_f64() * 1e6 / measured as f64
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
