@@ -3,6 +3,7 @@
 mod audit;
 pub mod files;
 pub mod guard;
+mod limits;
 mod metrics;
 pub mod rotation;
 pub mod serve;
@@ -23,6 +24,7 @@ use tokio::sync::OnceCell;
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::{SharedClock, UnixTime};
+use crate::limits::{LimitsError, ProfileError};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::identity::{Health, Identity};
@@ -117,6 +119,12 @@ pub enum AppError {
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The limits profile.
+    #[error(transparent)]
+    LimitsProfile(#[from] ProfileError),
+    /// The limiter.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The control listener cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),

@@ -18,6 +18,7 @@ mod faulty_token;
 mod imports;
 mod interop;
 mod layers;
+mod limits;
 mod lint;
 mod presign;
 mod request_differential;
