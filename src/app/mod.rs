@@ -2,6 +2,7 @@
 
 mod audit;
 pub mod files;
+mod limiter;
 mod metrics;
 pub mod serve;
 pub mod settings;
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::SharedClock;
+use crate::limits::{LimitsError, ProfileError};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::Frames;
@@ -110,6 +112,12 @@ pub enum AppError {
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The limiter's profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The limiter cannot begin.
+    #[error("the limiter cannot start: {0}")]
+    Limiter(#[from] LimitsError),
     /// The control listener cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),

@@ -6,13 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::audit::AuditHeadWatch;
+use super::limiter::{self, start_limiter};
 use super::metrics::Figures;
 use super::settings::Settings;
 use super::{App, AppError};
 use crate::clock::UnixTime;
+use crate::limits::{Limiter, Pressure};
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
@@ -68,6 +70,10 @@ struct Running {
     keeper: Arc<KeeperStats>,
     /// The control listener's, in a process that has one.
     access: OnceLock<control::Access>,
+    /// The limiter, in a process with a control listener.
+    limiter: OnceLock<Limiter>,
+    /// What the guard tells the limiter.
+    pressure: watch::Sender<Pressure>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -88,9 +94,6 @@ pub async fn serve(
     let settings = app.settings();
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
-    }
-    if settings.limits_profile.is_some() {
-        tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
     }
     let running = Arc::new(Running::new(Arc::clone(&app), roles.clone()).await?);
     let stats = Arc::clone(&running.keeper);
@@ -140,7 +143,13 @@ pub async fn serve(
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
         let freshness = Arc::clone(&running.pipeline.freshness);
+        let (limiter, deciding) = start_limiter(&app, running.pressure.subscribe()).await?;
+        control_stop.spawn(deciding);
+        _ = running.limiter.set(limiter.clone());
         let services = api::Services {
+            limiter,
+            pressure: running.pressure.subscribe(),
+            capacity: None,
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
@@ -239,6 +248,8 @@ impl Running {
             signals: Arc::default(),
             keeper: Arc::default(),
             access: OnceLock::new(),
+            limiter: OnceLock::new(),
+            pressure: watch::Sender::new(Pressure::none()),
         })
     }
 
@@ -358,6 +369,12 @@ impl Running {
         }
         if let Some(access) = self.access.get()
             && let Err(error) = access.reload(&settings.control)
+        {
+            tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
+            return;
+        }
+        if let Some(running) = self.limiter.get()
+            && let Err(error) = limiter::reload(running, settings.limits_profile.as_deref()).await
         {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;
