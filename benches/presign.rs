@@ -52,7 +52,7 @@ use goodstanding::presign::batch::{self, Selection};
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::pipeline::{self, Pipeline};
 use goodstanding::shutdown::Shutdown;
-use goodstanding::signer::{self, KeyReference, Signer, admin, bench};
+use goodstanding::signer::{self, KeyReference, Lane, Order, Signer, admin, bench};
 use goodstanding::store::{CertificateEntry, IssuerId};
 use pki::Ca;
 use token::Place;
@@ -181,7 +181,10 @@ impl Stage {
         let request = RequestInfo::new("CN=ocsp,O=Bench", &public.spki).unwrap();
         let requesting = Signer::start(token.clone()).await.unwrap();
         let prepared = requesting.prepare_key(key.clone(), algorithm, public.key).await.unwrap();
-        let signature = requesting.sign(&prepared, request.der().to_vec().into()).await.unwrap();
+        let signature = requesting
+            .sign(&prepared, request.der().to_vec().into(), Order::at_once(Lane::First))
+            .await
+            .unwrap();
         assert!(requesting.stop(Duration::from_secs(10)).await);
         token.max_rate = case.cap.and_then(NonZeroU32::new);
 
@@ -201,11 +204,15 @@ impl Stage {
                 name: ISSUER.to_owned(),
                 certificate,
                 cert_id_hashes: IssuerSettings::default_hashes(),
+                freshness: None,
+                history: Duration::ZERO,
+                crl_url: None,
                 responders: vec![ResponderSettings {
                     token: token.name.clone(),
                     key: key.clone(),
                     certificate: responder,
                     algorithm: Some(algorithm),
+                    from: None,
                 }],
             }],
             ..Settings::default()
@@ -219,7 +226,7 @@ impl Stage {
             store: Arc::clone(&app.store),
             identities: Arc::new(Identities::new(identities)),
             clock: Arc::clone(&app.clock),
-            freshness: Arc::new(ArcSwap::from_pointee(app.settings().freshness)),
+            policies: Arc::new(ArcSwap::from_pointee(app.policies().await.unwrap())),
             settings: pipeline::Settings::default(),
         };
         let issuer = app.issuer(ISSUER).await.unwrap().record.id;
@@ -253,10 +260,10 @@ impl Stage {
 
     /// Signs and stores so many answers.
     async fn presign(&self, count: usize, samples: &mut Samples) {
-        let freshness = self.app.settings().freshness;
+        let policies = self.app.policies().await.unwrap();
         let selection = Selection { issuer: Some(self.issuer), within: Duration::ZERO, limit: Some(count) };
         let before = Cpu::read();
-        let plan = batch::plan(&*self.app.store, &freshness, &selection, self.app.clock.now(), |_| {});
+        let plan = batch::plan(&*self.app.store, &policies, &selection, self.app.clock.now(), |_| {});
         let plan = plan.await.unwrap();
         let planned = Cpu::read();
         let planning = planned.since(before);

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::{App, AppError};
 use crate::limits::{self, Limiter, Pressure, Profile};
@@ -14,15 +13,18 @@ fn profile(path: Option<&Path>) -> Result<Arc<Profile>, AppError> {
     Ok(Arc::new(path.map(Profile::load).transpose()?.unwrap_or_else(Profile::unlimited)))
 }
 
-/// Starts the limiter. The second part ends when every handle on it is gone.
+/// Starts the limiter, which ends when every handle on it is gone.
 pub(super) async fn start_limiter(
     app: &App,
     pressure: watch::Receiver<Pressure>,
-) -> Result<(Limiter, JoinHandle<()>), AppError> {
+) -> Result<Limiter, AppError> {
     let profile = profile(app.settings().limits_profile.as_deref())?;
     tracing::info!(profile = profile.name, limits = profile.limits.len(), "the limiter is ready");
     let (ledger, clock) = (Arc::clone(&app.store).ledger(), Arc::clone(&app.clock));
-    Ok(Limiter::start(ledger, profile, pressure, clock, limits::Settings::default()).await?)
+    // Nobody waits for its task: whoever asked it something waits for the answer.
+    let (limiter, _task) =
+        Limiter::start(ledger, profile, pressure, clock, limits::Settings::default()).await?;
+    Ok(limiter)
 }
 
 /// Puts the profile of the new settings in force.

@@ -58,6 +58,12 @@ impl Collector for Figures {
         )?;
         gauge(
             encoder,
+            "shelf_memory_bytes",
+            "Memory that certificates and answers on the shelf take",
+            count(self.shelf.memory()),
+        )?;
+        gauge(
+            encoder,
             "shelf_complete",
             "Whether all of the store is on the shelf",
             i64::from(self.shelf.is_complete()),
@@ -116,7 +122,10 @@ impl Figures {
             i64::from(token.state == TokenState::Serving)
         })?;
         each(encoder, "token_sessions", "Sessions open and logged in", &|token| token.sessions as i64)?;
-        each(encoder, "token_queued", "Signatures that wait for a session", &|token| token.queued as i64)?;
+        let help = "Signatures that wait for a session";
+        each(encoder, "token_queued", help, &|token| {
+            token.lanes.iter().map(|lane| lane.queued).sum::<usize>() as i64
+        })?;
         each(encoder, "token_hung_calls", "Calls that have not come back", &|token| token.hung as i64)?;
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family =

@@ -1,6 +1,6 @@
 //! `serve`: the components joined, and the order in which they start and end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 use super::audit::AuditHeadWatch;
 use super::limiter::{self, start_limiter};
 use super::metrics::Figures;
+use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
+use super::situation::situation;
 use super::{App, AppError};
 use crate::clock::UnixTime;
 use crate::limits::{Limiter, Pressure};
@@ -19,7 +21,7 @@ use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
 use crate::responder::live::LiveSigner;
-use crate::responder::{IssuerDirectory, Responder};
+use crate::responder::{IssuerDirectory, NoncePolicy, Responder, UNHEARD, UnknownSerial};
 use crate::server::control::{self, Check, Control, api};
 use crate::server::ocsp::{Endpoint, EndpointMetrics};
 use crate::shelf::Shelf;
@@ -32,9 +34,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 /// How often certificates are judged anew: one may have come into force or ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
-
-/// When the store's changes have not been read for so long, revocations may be missed.
-const FEED_LATE: Duration = Duration::from_secs(15);
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,23 +56,24 @@ pub struct Addresses {
 }
 
 /// What the parts of a running process share.
-struct Running {
-    app: Arc<App>,
+pub(super) struct Running {
+    pub(super) app: Arc<App>,
     roles: BTreeSet<Role>,
-    shelf: Arc<Shelf>,
+    pub(super) shelf: Arc<Shelf>,
     responder: Arc<Responder>,
     identities: Arc<Identities>,
     pipeline: Pipeline,
     frames: Arc<ArcSwap<crate::presign::Frames>>,
-    signers: Arc<ArcSwap<Vec<Signer>>>,
+    pub(super) signers: Arc<ArcSwap<Vec<Signer>>>,
     signals: Arc<Signals>,
-    keeper: Arc<KeeperStats>,
+    pub(super) keeper: Arc<KeeperStats>,
+    watch: Arc<Watch>,
     /// The control listener's, in a process that has one.
     access: OnceLock<control::Access>,
     /// The limiter, in a process with a control listener.
-    limiter: OnceLock<Limiter>,
+    pub(super) limiter: OnceLock<Limiter>,
     /// What the guard tells the limiter.
-    pressure: watch::Sender<Pressure>,
+    pub(super) pressure: watch::Sender<Pressure>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -104,6 +104,10 @@ pub async fn serve(
         keeper: Arc::clone(&stats),
         clock: Arc::clone(&app.clock),
         signers: Arc::clone(&running.signers),
+    }));
+    metrics.registry_mut().register_collector(Box::new(TurnFigures {
+        watch: Arc::clone(&running.watch),
+        clock: Arc::clone(&app.clock),
     }));
     let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
     metrics.registry_mut().register_collector(Box::new(audit.figures()));
@@ -142,9 +146,9 @@ pub async fn serve(
     let control_stop = Shutdown::new();
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
-        let freshness = Arc::clone(&running.pipeline.freshness);
-        let (limiter, deciding) = start_limiter(&app, running.pressure.subscribe()).await?;
-        control_stop.spawn(deciding);
+        let (pictured, stopping, anchor) = (Arc::clone(&running), shutdown.clone(), Arc::clone(&audit));
+        let policies = Arc::clone(&running.pipeline.policies);
+        let limiter = start_limiter(&app, running.pressure.subscribe()).await?;
         _ = running.limiter.set(limiter.clone());
         let services = api::Services {
             limiter,
@@ -153,11 +157,12 @@ pub async fn serve(
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
-            policy: Arc::new(move |_issuer| **freshness.load()),
+            policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
         };
         let router = control::router(
             Arc::new(metrics),
             Arc::new(move || readiness.checks()),
+            Arc::new(move || situation(&pictured, stopping.is_stopped(), anchor.head())),
             shutdown.clone(),
             &control.access().gate,
             api::router(services, &control.access().gate),
@@ -222,17 +227,26 @@ impl Running {
         let settings = app.settings();
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
-        let freshness = Arc::new(ArcSwap::from_pointee(settings.freshness));
+        let policies = Arc::new(ArcSwap::from_pointee(app.policies().await?));
+        let keeper = Arc::<KeeperStats>::default();
         let clock = Arc::clone(&app.clock);
-        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&freshness), settings.live);
+        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&policies), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
-        let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
+        let responder = Responder::new(
+            directory,
+            Arc::clone(&shelf),
+            live,
+            clock,
+            Arc::clone(&policies),
+            Arc::clone(&keeper),
+            settings.responder,
+        );
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
             clock: Arc::clone(&app.clock),
-            freshness,
+            policies,
             settings: pipeline::Settings::default(),
         };
         let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
@@ -246,7 +260,8 @@ impl Running {
             frames,
             signers: Arc::default(),
             signals: Arc::default(),
-            keeper: Arc::default(),
+            keeper,
+            watch: Arc::default(),
             access: OnceLock::new(),
             limiter: OnceLock::new(),
             pressure: watch::Sender::new(Pressure::none()),
@@ -254,7 +269,7 @@ impl Running {
     }
 
     /// What has to be so before traffic comes: from memory only.
-    fn checks(&self) -> Vec<Check> {
+    pub(super) fn checks(&self) -> Vec<Check> {
         let check = |name: &str, ready, detail: String| Check { name: name.to_owned(), ready, detail };
         let mut checks = Vec::new();
         if self.roles.contains(&Role::Ocsp) {
@@ -268,7 +283,7 @@ impl Running {
             let read_at = UnixTime(self.keeper.feed_read_at.load(Ordering::Relaxed));
             let age = self.app.clock.now().since(read_at);
             let detail = format!("changes in the store were read to their end at {read_at}");
-            checks.push(check("feed", age < FEED_LATE, detail));
+            checks.push(check("feed", age < UNHEARD, detail));
         }
         if self.roles.contains(&Role::Signer) {
             // A token that is away must not take the endpoint out of service: it serves what is stored.
@@ -277,8 +292,29 @@ impl Running {
             let detail =
                 format!("{} of {} tokens in use sign", signers.iter().filter(serving).count(), signers.len());
             checks.push(check("tokens", true, detail));
+            checks.push(check("live", true, self.live_standing()));
+            checks.push(check("responders", true, self.watch.standing(self.app.clock.now())));
         }
         checks
+    }
+
+    /// Whether what cannot be stored ahead is signed now. It is no matter of readiness: without a token a
+    /// nonce gets the stored answer, and the rest tryLater, which another process could not better.
+    fn live_standing(&self) -> String {
+        let settings = self.app.settings().responder;
+        let mut wanted = vec!["several certificates in one request"];
+        if settings.nonce == NoncePolicy::Echo {
+            wanted.push("nonces");
+        }
+        if settings.unknown_serial != UnknownSerial::Unauthorized {
+            wanted.push("serial numbers on no record");
+        }
+        let wanted = wanted.join(", ");
+        if self.signers.load().iter().any(|signer| signer.state() == TokenState::Serving) {
+            format!("answers are signed on the spot for: {wanted}")
+        } else {
+            format!("no token signs, so stored answers or tryLater are given for: {wanted}")
+        }
     }
 
     /// Makes responders ready, again when something changed or could not be used, until the stop.
@@ -289,8 +325,10 @@ impl Running {
         reload: impl Fn() -> Result<Settings, String>,
     ) {
         let mut told = BTreeSet::new();
+        let mut alarms = BTreeMap::new();
         loop {
             let complete = self.refresh(&mut told).await;
+            self.watch.sound(&mut alarms, self.app.clock.now());
             let wait = if complete { LOOK_AGAIN } else { TRY_AGAIN };
             tokio::select! {
                 () = shutdown.stopped() => return,
@@ -325,17 +363,24 @@ impl Running {
 
     async fn try_refresh(&self) -> Result<Vec<AppError>, AppError> {
         self.responder.replace_issuers(directory(&self.app).await?);
+        let policies = self.app.policies().await?;
+        self.watch.replace(Turns::of(&self.app.responders().await?, &policies));
+        if **self.pipeline.policies.load() != policies {
+            self.pipeline.policies.store(Arc::new(policies));
+            self.signals.policy_changed.notify_one();
+        }
         self.frames.store(Arc::new(self.app.frames().await?));
         if !self.roles.contains(&Role::Signer) {
             self.signals.responders_changed.notify_one();
             return Ok(Vec::new());
         }
-        let (identities, problems) = self.app.identities(&self.identities.all()).await?;
-        self.identities.replace(identities);
-        self.signals.responders_changed.notify_one();
-        self.signers.store(Arc::new(
-            self.app.running_signers().await.into_iter().map(|(_, signer)| signer).collect(),
-        ));
+        let so_far = |identities| {
+            self.signers.store(Arc::new(self.app.running_signers()));
+            self.identities.replace(identities);
+            self.signals.responders_changed.notify_one();
+        };
+        let (identities, problems) = self.app.identities_one_by_one(&self.identities.all(), so_far).await?;
+        so_far(identities);
         Ok(problems)
     }
 
@@ -379,16 +424,12 @@ impl Running {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;
         }
-        let (responder, freshness) = (settings.responder, settings.freshness);
+        let responder = settings.responder;
         if let Err(error) = self.app.replace_settings(settings).await {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;
         }
         self.responder.replace_settings(responder);
-        self.pipeline.freshness.store(Arc::new(freshness));
-        if old.freshness != freshness {
-            self.signals.policy_changed.notify_one();
-        }
         match self.app.install_configured().await {
             Ok(problems) => {
                 for problem in problems {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::UnixTime;
 use crate::ocsp::{Freshness, HashAlgorithm, Preset, SignatureAlgorithm};
 use crate::responder::{self, NoncePolicy, ResponderIdForm, UnknownSerial};
 use crate::server;
@@ -44,6 +45,12 @@ pub struct IssuerSettings {
     pub certificate: PathBuf,
     /// The hashes of the CertIDs in its answers, all under one signature, in this order.
     pub cert_id_hashes: Vec<HashAlgorithm>,
+    /// Preset, validity and refresh of its answers; the common ones if none are given.
+    pub freshness: Option<Freshness>,
+    /// How long its certificates are answered for after their end; zero for not at all.
+    pub history: Duration,
+    /// Where its CRL is, told in answers about revoked certificates.
+    pub crl_url: Option<String>,
     /// Who signs for it, the preferred one first.
     pub responders: Vec<ResponderSettings>,
 }
@@ -67,6 +74,9 @@ pub struct ResponderSettings {
     pub certificate: PathBuf,
     /// The signature algorithm; the key's usual one if none is given.
     pub algorithm: Option<SignatureAlgorithm>,
+    /// When it takes over from the others; from the first day of its certificate, in the configured
+    /// order, if none is given.
+    pub from: Option<UnixTime>,
 }
 
 /// What the capacity guard reckons with.

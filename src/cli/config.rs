@@ -169,12 +169,22 @@ fn token(token: &signer::Settings) -> Value {
 }
 
 fn issuer(issuer: &IssuerSettings) -> Value {
-    json!({
+    let mut document = json!({
         "name": issuer.name,
         "certificate": issuer.certificate,
         "cert_id_hashes": issuer.cert_id_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "history": span(issuer.history),
         "responder": issuer.responders.iter().map(responder).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(own) = &issuer.freshness {
+        document["preset"] = json!(own.preset().to_string());
+        document["validity"] = json!(span(own.validity()));
+        document["refresh"] = json!(span(own.refresh()));
+    }
+    if let Some(url) = &issuer.crl_url {
+        document["crl_url"] = json!(url);
+    }
+    document
 }
 
 fn responder(responder: &ResponderSettings) -> Value {
@@ -185,6 +195,9 @@ fn responder(responder: &ResponderSettings) -> Value {
     }
     if let Some(algorithm) = responder.algorithm {
         document["algorithm"] = json!(algorithm.to_string());
+    }
+    if let Some(from) = responder.from {
+        document["from"] = json!(from.to_string());
     }
     document
 }

@@ -18,6 +18,7 @@ use crate::clock::Stopwatch;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
 use crate::signer::admin;
 use crate::signer::bench::{self, Measurement, Plan, Subject};
+use crate::signer::{Lane, Order};
 use crate::store::CapacityProfile;
 
 /// Slices of each kind that a measurement is the median of.
@@ -205,7 +206,9 @@ async fn test(context: &Context, app: &App) -> anyhow::Result<Outcome> {
     let names = app.issuers().await?;
     for identity in identities {
         let watch = Stopwatch::start();
-        let signed = identity.signer.sign(&identity.key, b"goodstanding hsm test".as_slice().into()).await;
+        let order = Order::at_once(Lane::Live);
+        let message = b"goodstanding hsm test".as_slice().into();
+        let signed = identity.signer.sign(&identity.key, message, order).await;
         let issuer = names.iter().find(|issuer| issuer.record.id == identity.issuer_id);
         rows.push(TestRow {
             issuer: issuer.map_or_else(String::new, |issuer| issuer.record.name.clone()),

@@ -1,5 +1,6 @@
 //! The decision: everything that counts and one request in, yes or no and why out.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use super::book::Book;
@@ -73,6 +74,7 @@ pub fn decide(
         found.refusals.insert(0, judge.shut());
     }
     let (outcome, entry) = if found.refusals.is_empty() {
+        found.count_in(now);
         let entry = entry(ask, renewal.as_ref(), profile, now);
         let expires = match &entry {
             LedgerEntry::Order(OrderEntry { state: OrderState::Reserved { expires }, .. }) => Some(*expires),
@@ -132,7 +134,7 @@ fn renewal(book: &Book, ask: &OrderAsk<'_>, now: UnixTime) -> (Option<Renewal>, 
     };
     let mut why_not = None;
     if let Some(name) = ask.replaces {
-        match replaced(book, ask, name, &live) {
+        match replaced(book, ask, name, now, &live) {
             Ok(renewal) => return (Some(renewal), None),
             Err(why) => why_not = Some(format!("replaces {name:?}: {why}")),
         }
@@ -149,6 +151,7 @@ fn replaced(
     book: &Book,
     ask: &OrderAsk<'_>,
     name: &str,
+    now: UnixTime,
     live: &impl Fn(&OrderEntry) -> Option<(UnixTime, String)>,
 ) -> Result<Renewal, &'static str> {
     let (id, order, by) = book.by_certificate(name).ok_or("no certificate of that name was issued here")?;
@@ -159,16 +162,19 @@ fn replaced(
     if !ask.identifiers.texts().iter().any(|text| order.identifiers.contains(text)) {
         return Err("that certificate shares no identifier with this order");
     }
-    if by.is_some_and(|by| holds(book, by)) {
+    if by.is_some_and(|by| holds(book, by, now)) {
         return Err("another order replaces that certificate already");
     }
     Ok(Renewal { certificate, order: id, by_replaces: true })
 }
 
 /// Whether a replacing order still stands in the way of another one.
-fn holds(book: &Book, id: LedgerId) -> bool {
-    book.order(id)
-        .is_some_and(|order| matches!(order.state, OrderState::Issued { .. } | OrderState::Reserved { .. }))
+fn holds(book: &Book, id: LedgerId, now: UnixTime) -> bool {
+    book.order(id).is_some_and(|order| match order.state {
+        OrderState::Issued { .. } => true,
+        OrderState::Reserved { expires } => now < expires,
+        OrderState::Released { .. } => false,
+    })
 }
 
 /// What came of looking at the limits.
@@ -180,11 +186,22 @@ struct Found {
 }
 
 impl Found {
+    /// Counts the accepted request itself. A failed authorisation is counted when it fails: an order
+    /// adds nothing there.
+    fn count_in(&mut self, now: UnixTime) {
+        let counting = self.limits.iter_mut().filter(|state| state.counts != Counts::FailedAuthorizations);
+        for tier in counting.flat_map(|state| &mut state.tiers) {
+            tier.count += 1;
+            tier.remaining = tier.remaining.saturating_sub(1);
+            tier.resets_at = tier.resets_at.or(Some(now.plus(tier.tier.period)));
+        }
+    }
+
     fn refused(&mut self) -> Outcome {
         let mut refusals = std::mem::take(&mut self.refusals);
         // None is later than any time here.
         let later = |refusal: &Refusal| (refusal.retry_at.is_none(), refusal.retry_at);
-        refusals.sort_by(|one, other| later(other).cmp(&later(one)));
+        refusals.sort_by_key(|refusal| Reverse(later(refusal)));
         let retry_at = refusals.first().and_then(|first| first.retry_at);
         Outcome::Refused { refusals, retry_at }
     }
@@ -227,7 +244,7 @@ impl Judge<'_> {
             return;
         }
         let window = self.book.window(place, key);
-        let mut state = self.state(limit, key, set, window);
+        let state = self.state(limit, key, set, window);
         // The tier that refuses for longest.
         let mut worst: Option<(usize, Option<UnixTime>)> = None;
         for (place, tier) in state.tiers.iter().enumerate() {
@@ -243,30 +260,9 @@ impl Judge<'_> {
                 }
             }
         }
-        // A failed authorisation is counted when it fails: an order adds nothing.
-        let adds = u64::from(limit.counts != Counts::FailedAuthorizations);
-        match worst {
-            None => {
-                for tier in &mut state.tiers {
-                    tier.count += adds;
-                    tier.remaining -= adds.min(tier.remaining);
-                    if tier.resets_at.is_none() {
-                        tier.resets_at = Some(self.now.plus(tier.tier.period)).filter(|_| adds > 0);
-                    }
-                }
-            }
-            Some((at, retry_at)) => {
-                let refusal = self.refusal(limit, key, set, window, &state.tiers[at], retry_at);
-                if limit.shadow {
-                    for tier in &mut state.tiers {
-                        tier.count += adds;
-                        tier.remaining = tier.remaining.saturating_sub(adds);
-                    }
-                    found.shadow.push(refusal);
-                } else {
-                    found.refusals.push(refusal);
-                }
-            }
+        if let Some((at, retry_at)) = worst {
+            let refusal = self.refusal(limit, key, set, window, &state.tiers[at], retry_at);
+            if limit.shadow { &mut found.shadow } else { &mut found.refusals }.push(refusal);
         }
         found.limits.push(state);
     }

@@ -28,7 +28,11 @@ mod show;
 mod text;
 mod tier;
 mod times;
+mod turn;
 pub mod window;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::book::{Book, Entered};
 pub use self::decide::{Ask, OrderAsk, decide};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::pipeline::{ItemError, Outcome, Pipeline};
+use super::policies::Policies;
 use crate::clock::{Stopwatch, UnixTime};
-use crate::ocsp::Freshness;
 use crate::shutdown::Shutdown;
 use crate::signer::FailureClass;
 use crate::store::{CertificateKey, IssuerId, ScheduleEntry, Shard, Store, StoreError};
@@ -78,7 +78,7 @@ pub struct Failure {
 /// As [`Store::schedule`].
 pub async fn plan(
     store: &dyn Store,
-    freshness: &Freshness,
+    policies: &Policies,
     selection: &Selection,
     now: UnixTime,
     mut looked_at: impl FnMut(usize),
@@ -88,15 +88,16 @@ pub async fn plan(
     for shard in Shard::all() {
         let mut after = 0;
         loop {
-            let page = store.schedule(shard, after, PAGE, now).await?;
+            let page = store.schedule(shard, after, PAGE, now.minus(policies.longest_history())).await?;
             let Some(last) = page.last() else { break };
             after = last.key.row;
             for entry in &page {
-                if selection.issuer.is_some_and(|issuer| issuer != entry.issuer) {
+                let answered_until = policies.of(entry.issuer).answered_until(entry.not_after);
+                if selection.issuer.is_some_and(|issuer| issuer != entry.issuer) || answered_until < now {
                     continue;
                 }
                 plan.considered += 1;
-                if is_due(entry, freshness, now.plus(selection.within), now) {
+                if is_due(entry, policies, now.plus(selection.within), now) {
                     plan.missing += usize::from(entry.answer.is_none());
                     due.push((entry.answer.map(|answer| answer.next_update), entry.key));
                 }
@@ -112,7 +113,7 @@ pub async fn plan(
     Ok(plan)
 }
 
-fn is_due(entry: &ScheduleEntry, freshness: &Freshness, until: UnixTime, now: UnixTime) -> bool {
+fn is_due(entry: &ScheduleEntry, policies: &Policies, until: UnixTime, now: UnixTime) -> bool {
     if entry.not_before.is_some_and(|not_before| now < not_before) {
         return false;
     }
@@ -120,8 +121,9 @@ fn is_due(entry: &ScheduleEntry, freshness: &Freshness, until: UnixTime, now: Un
         .answer
         // One from the future was made while the clock was ahead: nobody may serve it.
         .is_none_or(|answer| {
+            let times = [answer.this_update, answer.next_update];
             answer.this_update > now
-                || freshness.due_at(answer.this_update, answer.next_update, &entry.serial) <= until
+                || policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
         })
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use super::desk::{self, Desk, Progress, Request, Tray};
 use super::pipeline::{ItemError, Outcome, Pipeline};
 use super::schedule::Schedule;
-use super::{Frames, slot};
+use super::{Frames, entry};
 use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
@@ -158,12 +158,13 @@ impl Keeper {
     /// Puts every unexpired certificate on the shelf and into the schedule.
     async fn load(&mut self) -> Result<(), StoreError> {
         let store = Arc::clone(&self.pipeline.store);
+        let history = self.pipeline.policies.load().longest_history();
         // Taken before the first page, so that what changes while pages are read is not missed.
         self.position = store.feed_position().await?;
         for shard in Shard::all() {
             let mut after = 0;
             loop {
-                let page = store.states(shard, after, PAGE, self.now()).await?;
+                let page = store.states(shard, after, PAGE, self.now().minus(history)).await?;
                 let Some(last) = page.last() else { break };
                 after = last.certificate.key.row;
                 page.iter().for_each(|state| self.note(state));
@@ -186,6 +187,13 @@ impl Keeper {
 
     /// Shelves a certificate as it is now, and schedules it. A revocation goes before all else.
     fn note(&mut self, state: &CertificateState) {
+        let certificate = &state.certificate;
+        let policy = *self.pipeline.policies.load().of(certificate.issuer);
+        if policy.answered_until(certificate.not_after) < self.now()
+            && self.shelf.get(certificate.issuer, &certificate.serial).is_none()
+        {
+            return;
+        }
         let due = self.shelve(state);
         if self.signs {
             let certificate = &state.certificate;
@@ -205,9 +213,9 @@ impl Keeper {
     fn shelve(&mut self, state: &CertificateState) -> UnixTime {
         let certificate = &state.certificate;
         let now = self.now();
-        let slot = slot(state, &self.frames.load(), &self.pipeline.freshness.load());
-        let answered = slot.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
-        self.shelf.put(certificate.issuer, certificate.serial, slot);
+        let entry = entry(state, &self.frames.load(), &self.pipeline.policies.load());
+        let answered = entry.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
+        self.shelf.put(certificate.issuer, certificate.serial, &entry);
         match answered {
             // One from the future was made while the clock was ahead: nobody may serve it.
             Some((this_update, renewed_at)) if this_update <= now => {

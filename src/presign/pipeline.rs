@@ -10,9 +10,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::identity::{Draft, Identities, Identity};
+use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
+use super::policies::Policies;
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
+use crate::ocsp::{CertStatus, response::ResponseError};
 use crate::signer::SignError;
 use crate::store::{
     AnswerOutcome, CertificateKey, CertificateState, NewAnswer, Store, StoreError, StoredAnswer,
@@ -66,6 +67,16 @@ pub enum ItemError {
     Store(Arc<StoreError>),
 }
 
+impl From<IdentityError> for ItemError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NoResponder => Self::NoResponder,
+            IdentityError::Compose(error) => Self::Compose(error),
+            IdentityError::Sign(error) => Self::Sign(error),
+        }
+    }
+}
+
 /// The way from certificate to stored answer.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -75,8 +86,8 @@ pub struct Pipeline {
     pub identities: Arc<Identities>,
     /// The time of thisUpdate.
     pub clock: SharedClock,
-    /// How long answers last; may be replaced while running.
-    pub freshness: Arc<ArcSwap<Freshness>>,
+    /// What answers are held to; may be replaced while running.
+    pub policies: Arc<ArcSwap<Policies>>,
     /// How much is under way at once.
     pub settings: Settings,
 }
@@ -175,23 +186,19 @@ impl Pipeline {
     async fn sign_one(&self, state: CertificateState) -> Step {
         let certificate = &state.certificate;
         let now = self.clock.now();
-        if certificate.not_after < now {
+        let policy = *self.policies.load().of(certificate.issuer);
+        if policy.answered_until(certificate.not_after) < now {
             return Step::Ended(Outcome::NotDue(certificate.key, None));
         }
         if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
             return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
         }
-        let freshness = self.freshness.load();
-        let Some(identity) = self.identities.for_issuer(certificate.issuer, now, freshness.validity()) else {
-            return Step::Ended(Outcome::Failed(certificate.key, ItemError::NoResponder));
-        };
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = match identity.draft(certificate.serial, status, &freshness, now) {
-            Ok(draft) => draft,
-            Err(error) => return Step::Ended(Outcome::Failed(certificate.key, error.into())),
-        };
-        match identity.sign(&draft).await {
-            Ok(signature) => Step::Signed(Box::new(signed(state, &identity, draft, signature))),
+        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &policy, now);
+        let order = order_for(&state, &policy.freshness, now);
+        let validity = policy.freshness.validity();
+        match self.identities.sign(certificate.issuer, now, validity, order, draft).await {
+            Ok(done) => Step::Signed(Box::new(signed(state, done))),
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }
     }
@@ -250,7 +257,8 @@ impl Pipeline {
     }
 }
 
-fn signed(state: CertificateState, identity: &Identity, draft: Draft, signature: Vec<u8>) -> Signed {
+fn signed(state: CertificateState, done: SignedDraft) -> Signed {
+    let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
         key: state.certificate.key,
         version: state.certificate.version,

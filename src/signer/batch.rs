@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::error::SignError;
 use super::handle::Signer;
 use super::key::PreparedKey;
+use super::lane::Order;
 use super::queue::Reply;
 
 /// Hands jobs in. Every job takes one of the batch's places until its result is received, so no more
@@ -73,19 +74,19 @@ impl<T> Drop for Ticket<T> {
 }
 
 impl<T: Send + 'static> BatchSender<T> {
-    /// Hands a job in, after waiting for a place in the batch and in the queue. Every job handed in
+    /// Hands a job in, after waiting for a place in the batch and in the lane. Every job handed in
     /// comes back through the receiver, failed ones too.
     ///
     /// One task that both hands in and receives must not wait here with all places taken: receive
     /// first, or use [`BatchSender::is_full`].
-    pub async fn submit(&self, key: &PreparedKey, message: Bytes, tag: T) {
+    pub async fn submit(&self, key: &PreparedKey, message: Bytes, order: Order, tag: T) {
         if let Ok(place) = self.places.acquire().await {
             place.forget();
         }
         let mut ticket =
             Ticket { tag: Some(tag), results: self.results.clone(), token: self.signer.token().into() };
         let reply = Reply::Batch(Box::new(move |signature| ticket.deliver(signature)));
-        self.signer.submit_sign(key, message, reply).await;
+        self.signer.submit_sign(key, message, order, reply).await;
     }
 
     /// Whether [`BatchSender::submit`] would wait for a result to be received.

@@ -13,6 +13,7 @@ use super::admin::{Lifetime, generate, read_public_key};
 use super::error::SignerError;
 use super::handle::Signer;
 use super::key::{KeyReference, PreparedKey};
+use super::lane::{Lane, Order};
 use super::mechanism::Scheme;
 use super::module::Module;
 use super::settings::Settings;
@@ -217,7 +218,7 @@ impl Stage {
                 .pin
                 .read()
                 .map_err(|source| SignerError::Pin { token: settings.name.clone(), source })?;
-            let using = Module::open(&settings.module)?;
+            let using = Module::open(&settings.module).map_err(|error| error.of_token(&settings.name))?;
             let home = Connection::open(using.module(), &settings, &pin, Access::ReadWrite)?;
             let (reference, public) = match subject {
                 Subject::Fresh(key) => {
@@ -302,7 +303,7 @@ impl Stage {
         let (signer, key) = self.pool(sessions, verified).await?;
         // A slow token should not have to work off hundreds after the slice.
         let watch = Stopwatch::start();
-        signer.sign(&key, message(0)).await?;
+        signer.sign(&key, message(0), Order::at_once(Lane::Refresh)).await?;
         let one = watch.elapsed().as_secs_f64().max(1e-6);
         let in_flight = ((0.25 / one) as usize).clamp(4, 256) * usize::from(sessions);
         let (sender, mut receiver) = signer.batch(in_flight.min(1024));
@@ -311,7 +312,7 @@ impl Stage {
         let watch = Stopwatch::start();
         while watch.elapsed() < slice {
             while !sender.is_full() {
-                sender.submit(&key, message(number), ()).await;
+                sender.submit(&key, message(number), Order::at_once(Lane::Refresh), ()).await;
                 number += 1;
             }
             let mut next = receiver.next().await;
@@ -340,7 +341,7 @@ impl Stage {
                 let mut number = caller << 32;
                 while watch.elapsed() < slice {
                     let one = Stopwatch::start();
-                    signer.sign(&key, message(number)).await?;
+                    signer.sign(&key, message(number), Order::at_once(Lane::Refresh)).await?;
                     taken.push(one.elapsed());
                     number += 1;
                 }

@@ -221,6 +221,9 @@ impl Pool {
             self.set_state(TokenState::Down { reason: reason.into(), tries: crew.tries });
         }
         drop(crew);
+        if !left_behind.is_empty() {
+            self.queue.forget_slice();
+        }
         for group in left_behind {
             self.hand_on(group);
         }

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::{SignError, SignerError};
 use super::key::{KeyReference, PreparedKey};
+use super::lane::{Lane, Order};
 use super::module::{Module, lock};
 use super::pool::Pool;
 use super::queue::{Job, Reply, Work};
@@ -94,7 +95,8 @@ impl Signer {
         let (sender, receiver) = oneshot::channel();
         let first = settings.clone();
         spawn(&settings, "start", move || {
-            let outcome = Module::open(&first.module).map(|using| {
+            let opened = Module::open(&first.module).map_err(|error| error.of_token(&first.name));
+            let outcome = opened.map(|using| {
                 let connection = Connection::open(using.module(), &first, &pin, Access::ReadOnly);
                 (using, connection, pin)
             });
@@ -165,28 +167,31 @@ impl Signer {
     ) -> Result<PreparedKey, SignerError> {
         let (sender, receiver) = oneshot::channel();
         let work = Work::Prepare { reference, algorithm, public_key };
-        self.submit(Job::new(work, Reply::Prepared(sender))).await;
+        // A key that is made ready is one that certificates wait for.
+        self.submit(Job::new(work, Order::at_once(Lane::First), Reply::Prepared(sender), &self.0.pool.load))
+            .await;
         receiver.await.unwrap_or_else(|_| Err(self.stopped().into()))
     }
 
-    /// Signs a message and verifies the signature. Waits while the queue is full. Dropping the future
-    /// gives the job up, if it has not reached the token yet.
+    /// Signs a message and verifies the signature. Waits while the lane of the order is full. Dropping
+    /// the future gives the job up, if it has not reached the token yet.
     ///
     /// # Errors
     /// [`SignError`]; its class says whether the item or the token is at fault.
-    pub async fn sign(&self, key: &PreparedKey, message: Bytes) -> Result<Vec<u8>, SignError> {
+    pub async fn sign(&self, key: &PreparedKey, message: Bytes, order: Order) -> Result<Vec<u8>, SignError> {
         let (sender, receiver) = oneshot::channel();
-        self.submit_sign(key, message, Reply::One(sender)).await;
+        self.submit_sign(key, message, order, Reply::One(sender)).await;
         receiver.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    pub(crate) async fn submit_sign(&self, key: &PreparedKey, message: Bytes, reply: Reply) {
+    pub(crate) async fn submit_sign(&self, key: &PreparedKey, message: Bytes, order: Order, reply: Reply) {
         let pool = &self.0.pool;
         if key.0.signer != pool.number {
             let (token, key) = (Arc::clone(&pool.token), Arc::clone(&key.0.name));
             return reply.fail(SignError::ForeignKey { token, key });
         }
-        self.submit(Job::new(Work::Sign { key: key.clone(), message }, reply)).await;
+        self.submit(Job::new(Work::Sign { key: key.clone(), message }, order, reply, &self.0.pool.load))
+            .await;
     }
 
     async fn submit(&self, job: Job) {
@@ -213,6 +218,15 @@ impl Signer {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<TokenState> {
         self.0.pool.watch()
+    }
+
+    /// How long one more signature of this lane would take, if the token goes on as it did: by its
+    /// measured rate and what is on its way to it. Says nothing of a token that does not serve.
+    #[must_use]
+    pub fn expected_wait(&self, lane: Lane) -> Duration {
+        let settings = self.settings();
+        let cap = settings.max_rate.map(|rate| f64::from(rate.get()));
+        self.0.pool.load.expected_wait(lane, settings.sessions, cap)
     }
 
     /// The figures since the start.

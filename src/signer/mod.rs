@@ -1,6 +1,6 @@
 //! Signing through PKCS#11: everything that touches the HSM.
 //!
-//! A [`Signer`] owns one token: a bounded queue, session threads that each keep one session for life,
+//! A [`Signer`] owns one token: a bounded queue of four [`Lane`]s, session threads that each keep one session for life,
 //! verifier threads, and a watcher. [`Signer::prepare_key`] proves that a key belongs to a certificate,
 //! [`Signer::sign`] returns a verified signature, [`Signer::batch`] keeps hundreds in flight.
 //!
@@ -19,6 +19,8 @@ mod crew;
 mod error;
 mod handle;
 mod key;
+mod lane;
+mod load;
 mod mechanism;
 mod module;
 mod pace;
@@ -36,7 +38,7 @@ mod worker;
 #[cfg(test)]
 mod outage_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,9 @@ pub use batch::{BatchReceiver, BatchSender, Signed};
 pub use error::{FailureClass, SignError, SignerError};
 pub use handle::Signer;
 pub use key::{BadKeyReference, KeyReference, PreparedKey};
+pub use lane::{Lane, Order};
+pub use load::Rate;
+pub use queue::LaneFigures;
 pub use settings::{PinError, PinSource, Settings};
 pub use spki::PublicKey;
 pub use stats::{Latency, Snapshot, TokenState};

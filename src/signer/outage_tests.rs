@@ -1,70 +1,19 @@
 //! The signer while its HSM goes away, hangs and comes back: SoftHSM behind a p11-kit server, which is
 //! killed and stopped.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::testing::{Place, block_on, softhsm, test_name, with_token_and};
+use super::testing::{ANY, Hsm, Place, REMOTE, block_on, remote, test_name, with_token_and};
 use super::*;
 use crate::clock::Stopwatch;
 use crate::ocsp::KeyAlgorithm;
 
-const CLIENT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn environment(folder: &Path) -> Vec<(&'static str, OsString)> {
-    let address = format!("unix:path={}", folder.join("socket").display());
-    vec![("P11_KIT_SERVER_ADDRESS", address.into())]
-}
-
-/// A p11-kit server and its children, in a process group of their own.
-struct Hsm(Child);
-
-impl Hsm {
-    fn plug_in(place: &Place) -> Self {
-        let socket = place.path("socket");
-        let _ = std::fs::remove_file(&socket);
-        let server = Command::new("p11-kit")
-            .args(["server", "-f", "-n"])
-            .arg(&socket)
-            .arg("--provider")
-            .arg(softhsm())
-            .arg("pkcs11:token=test%20token")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("p11-kit is not installed: apt-get install p11-kit p11-kit-modules");
-        let watch = Stopwatch::start();
-        while !socket.exists() {
-            assert!(watch.elapsed() < PATIENCE, "the p11-kit server makes no socket");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self(server)
-    }
-
-    fn signal(&self, signal: &str) {
-        let group = format!("-{}", self.0.id());
-        let status = Command::new("/bin/kill").args([signal, "--", &group]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Hsm {
-    fn drop(&mut self) {
-        self.signal("-KILL");
-        let _ = self.0.wait();
-    }
-}
-
 fn settings(place: &Place) -> Settings {
-    Settings { module: CLIENT.into(), call_timeout: Duration::from_secs(1), ..place.settings() }
+    Settings { module: REMOTE.into(), call_timeout: Duration::from_secs(1), ..place.settings() }
 }
 
 async fn until(signer: &Signer, what: &str, test: impl Fn(&Snapshot) -> bool) {
@@ -77,7 +26,7 @@ async fn until(signer: &Signer, what: &str, test: impl Fn(&Snapshot) -> bool) {
 
 #[test]
 fn a_token_that_goes_away_is_reported_and_signs_again_when_it_is_back() {
-    with_token_and(test_name!(), environment, |place| {
+    with_token_and(test_name!(), remote, |place| {
         let public = place.key("key", KeyAlgorithm::P256);
         block_on(async {
             let hsm = Hsm::plug_in(place);
@@ -90,20 +39,20 @@ fn a_token_that_goes_away_is_reported_and_signs_again_when_it_is_back() {
                 )
                 .await
                 .unwrap();
-            assert!(signer.sign(&key, Bytes::from_static(b"before")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"before"), ANY).await.is_ok());
             drop(hsm);
-            let error = signer.sign(&key, Bytes::from_static(b"during")).await.unwrap_err();
+            let error = signer.sign(&key, Bytes::from_static(b"during"), ANY).await.unwrap_err();
             assert_eq!(error.class(), FailureClass::Token, "{error}");
             until(&signer, "down", |stats| matches!(stats.state, TokenState::Down { .. })).await;
             let watch = Stopwatch::start();
             assert!(matches!(
-                signer.sign(&key, Bytes::from_static(b"during")).await,
+                signer.sign(&key, Bytes::from_static(b"during"), ANY).await,
                 Err(SignError::Unavailable { .. })
             ));
             assert!(watch.elapsed() < Duration::from_millis(500), "fails at once while the token is down");
             let _hsm = Hsm::plug_in(place);
             until(&signer, "serving", |stats| stats.state == TokenState::Serving).await;
-            assert!(signer.sign(&key, Bytes::from_static(b"after")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"after"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -111,7 +60,7 @@ fn a_token_that_goes_away_is_reported_and_signs_again_when_it_is_back() {
 
 #[test]
 fn a_signer_starts_patiently_without_its_token() {
-    with_token_and(test_name!(), environment, |place| {
+    with_token_and(test_name!(), remote, |place| {
         let public = place.key("key", KeyAlgorithm::P256);
         block_on(async {
             let error = Signer::start(settings(place)).await.unwrap_err();
@@ -123,7 +72,7 @@ fn a_signer_starts_patiently_without_its_token() {
             let algorithm = KeyAlgorithm::P256.default_signature();
             let key =
                 signer.prepare_key(KeyReference::Label("key".into()), algorithm, public.key).await.unwrap();
-            assert!(signer.sign(&key, Bytes::from_static(b"at last")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"at last"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -131,7 +80,7 @@ fn a_signer_starts_patiently_without_its_token() {
 
 #[test]
 fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
-    with_token_and(test_name!(), environment, |place| {
+    with_token_and(test_name!(), remote, |place| {
         let public = place.key("key", KeyAlgorithm::P256);
         block_on(async {
             let hsm = Hsm::plug_in(place);
@@ -141,14 +90,14 @@ fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
                 signer.prepare_key(KeyReference::Label("key".into()), algorithm, public.key).await.unwrap();
             hsm.signal("-STOP");
             let watch = Stopwatch::start();
-            let error = signer.sign(&key, Bytes::from_static(b"hangs")).await.unwrap_err();
+            let error = signer.sign(&key, Bytes::from_static(b"hangs"), ANY).await.unwrap_err();
             assert!(matches!(error, SignError::TimedOut { .. }), "{error}");
             assert!(error.to_string().contains("did not come back within 1s"), "{error}");
             assert!(watch.elapsed() < Duration::from_millis(2500), "{:?}", watch.elapsed());
             // Whoever waits behind hung calls fails as well, and nobody waits for ever.
             let (sender, mut receiver) = signer.batch(16);
             for number in 0..16_u8 {
-                sender.submit(&key, Bytes::from(vec![number]), ()).await;
+                sender.submit(&key, Bytes::from(vec![number]), ANY, ()).await;
             }
             drop(sender);
             while let Some(signed) = receiver.next().await {
@@ -160,7 +109,7 @@ fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
             assert!(stats.hung <= 4 && stats.timeouts <= 4, "{stats:?}");
             hsm.signal("-CONT");
             until(&signer, "serving", |stats| stats.state == TokenState::Serving && stats.hung == 0).await;
-            assert!(signer.sign(&key, Bytes::from_static(b"after")).await.is_ok());
+            assert!(signer.sign(&key, Bytes::from_static(b"after"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -168,7 +117,7 @@ fn a_hung_call_fails_in_time_and_the_threads_stay_bounded() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_token_that_hangs() {
-    with_token_and(test_name!(), environment, |place| {
+    with_token_and(test_name!(), remote, |place| {
         let public = place.key("key", KeyAlgorithm::P256);
         block_on(async {
             let hsm = Hsm::plug_in(place);
@@ -179,7 +128,7 @@ fn a_stop_does_not_wait_for_a_token_that_hangs() {
             hsm.signal("-STOP");
             let waiting = tokio::spawn({
                 let signer = signer.clone();
-                async move { signer.sign(&key, Bytes::from_static(b"hangs")).await }
+                async move { signer.sign(&key, Bytes::from_static(b"hangs"), ANY).await }
             });
             tokio::time::sleep(Duration::from_millis(50)).await;
             let watch = Stopwatch::start();

@@ -27,6 +27,11 @@ impl Pace {
         }
     }
 
+    /// How long to wait for the next start.
+    pub(crate) fn wait(&self) -> Duration {
+        lock(&self.next).saturating_sub(self.since.elapsed())
+    }
+
     /// Books the next start: how long to wait until then.
     pub(crate) fn book(&self) -> Duration {
         let now = self.since.elapsed();

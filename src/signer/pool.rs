@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::crew::{Crew, Worker};
 use super::error::{FailureClass, SignError, SignerError};
 use super::key::Prepared;
+use super::load::Load;
 use super::module::{ModuleUse, lock};
 use super::pace::Pace;
 use super::queue::{Job, Queue};
@@ -48,9 +49,9 @@ pub(crate) struct Pool {
     pub(crate) pin: SecretString,
     pub(crate) module: Mutex<Option<ModuleUse>>,
     pub(crate) queue: Queue,
+    pub(crate) load: Arc<Load>,
     pub(crate) verification: Verification,
     pub(crate) stats: Stats,
-    pub(crate) pace: Option<Pace>,
     /// Every key prepared and still in use: the half-open probe signs with one.
     pub(crate) keys: Mutex<Vec<Weak<Prepared>>>,
     /// A session that nobody uses: while it lives, the login does.
@@ -72,11 +73,12 @@ impl Pool {
         module: ModuleUse,
         verification: Verification,
     ) -> Self {
+        let load = Arc::<Load>::default();
         Self {
             number,
             token: Arc::from(settings.name.as_str()),
-            queue: Queue::new(settings.queue),
-            pace: settings.max_rate.map(Pace::new),
+            queue: Queue::new(settings.queue, settings.max_rate.map(Pace::new), Arc::clone(&load)),
+            load,
             settings,
             pin,
             module: Mutex::new(Some(module)),
@@ -130,7 +132,8 @@ impl Pool {
             recoveries: self.stats.recoveries.load(Ordering::Relaxed),
             sessions: count(|worker| worker.is_connected()),
             hung: count(Worker::is_hung),
-            queued: self.queue.len(),
+            lanes: self.queue.lanes(),
+            rate: self.queue.rate(),
             call_time: self.stats.call_time.summary(),
         }
     }
@@ -143,6 +146,7 @@ impl Pool {
     pub(crate) fn set_state(&self, state: TokenState) {
         let serving = state == TokenState::Serving;
         self.halted.store(!serving, Ordering::SeqCst);
+        self.queue.set_serving(serving);
         if let Some(module) = &*lock(&self.module) {
             module.set_serving(serving);
         }

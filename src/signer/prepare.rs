@@ -10,6 +10,7 @@ use super::module::lock;
 use super::pool::Pool;
 use super::spki;
 use super::token::Connection;
+use crate::clock::Stopwatch;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
 
 /// What is signed to prove that a key belongs to its certificate: nothing that could pass for a
@@ -73,8 +74,12 @@ impl Pool {
         let mechanisms = connection.mechanisms()?;
         let mut refused = None;
         for scheme in schemes.iter().filter(|scheme| mechanisms.contains(&scheme.kind())) {
-            match connection.sign(*scheme, handle, PROOF) {
+            let watch = Stopwatch::start();
+            let signed = connection.sign(*scheme, handle, PROOF);
+            let took = watch.elapsed();
+            match signed {
                 Ok(Some(signature)) if algorithm.verify(public_key, PROOF, &signature).is_ok() => {
+                    self.load.guess(self.settings.sessions, took);
                     return Ok(*scheme);
                 }
                 Ok(_) => {

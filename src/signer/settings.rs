@@ -26,10 +26,11 @@ pub struct Settings {
     /// A token in software gains nothing beyond the cores of the machine. A network HSM gains until
     /// `sessions = rate × round trip`: 2,000 signatures/s at 4 ms a call need 8 sessions.
     pub sessions: u16,
-    /// Jobs that may wait for a session; whoever comes later waits before handing in (back-pressure).
+    /// Jobs that may wait for a session in each lane; whoever comes later waits before handing in
+    /// (back-pressure).
     ///
-    /// A job at the end waits about `queue / rate`: at 1,000 signatures/s a queue of 256 adds up to
-    /// 256 ms to a live answer. It need only cover the time in which callers make new jobs; a few
+    /// A job at the end of the last lane waits `queue / rate` for those of its lane alone: at 1,000
+    /// signatures/s a queue of 256 makes 256 ms. It need only cover the time in which callers make new jobs; a few
     /// times `sessions` keeps every session busy, at least 64 for tokens faster than 5,000/s.
     pub queue: usize,
     /// How long one call into the module may take before it counts as hung.

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::lane::Lane;
+use super::load::Rate;
 use super::module::lock;
+use super::queue::LaneFigures;
 
 /// How a token stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +86,10 @@ pub struct Snapshot {
     pub sessions: usize,
     /// Threads whose call has not come back.
     pub hung: usize,
-    /// Jobs that wait for a session.
-    pub queued: usize,
+    /// What waits for a session, by lane as in [`Lane::ALL`].
+    pub lanes: [LaneFigures; Lane::ALL.len()],
+    /// The sustained rate; none until work has waited for a second.
+    pub rate: Option<Rate>,
     /// The time C_Sign takes.
     pub call_time: Latency,
 }

@@ -7,7 +7,7 @@ use cryptoki::slot::Slot;
 
 use super::admin::{destroy_key, generate_key, list_keys, list_tokens, public_key};
 use super::module::Module;
-use super::testing::{LABEL, Place, SPY, block_on, test_name, with_token, with_token_and};
+use super::testing::{ANY, LABEL, Place, SPY, block_on, test_name, with_token, with_token_and};
 use super::*;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
 
@@ -51,7 +51,7 @@ fn every_algorithm_signs_and_its_signature_verifies() {
                 assert_eq!(ready.key_algorithm(), key);
                 for length in [0, 1, 500, 5_000] {
                     let message = Bytes::from(vec![0x5a; length]);
-                    let signature = signer.sign(&ready, message.clone()).await.unwrap();
+                    let signature = signer.sign(&ready, message.clone(), ANY).await.unwrap();
                     algorithm.verify(&public.key, &message, &signature).unwrap();
                 }
             }
@@ -114,7 +114,11 @@ fn whatever_is_missing_is_named_with_what_to_do() {
                 Signer::start(settings).await.unwrap_err().to_string()
             };
             let no_module = start(&|settings| settings.module = "/no/such/module.so".into()).await;
-            assert!(no_module.contains("/no/such/module.so") && no_module.contains("install"), "{no_module}");
+            assert!(
+                no_module.starts_with("[[token]] test: the PKCS#11 module /no/such/module.so")
+                    && no_module.contains("install"),
+                "{no_module}"
+            );
             let text = place.path("softhsm2.conf");
             let not_one = start(&|settings| settings.module.clone_from(&text)).await;
             assert!(
@@ -124,7 +128,12 @@ fn whatever_is_missing_is_named_with_what_to_do() {
             let library = start(&|settings| settings.module = "/lib/x86_64-linux-gnu/libc.so.6".into()).await;
             assert!(library.contains("is no PKCS#11 module"), "{library}");
             let no_token = start(&|settings| settings.label = "nowhere".into()).await;
-            assert!(no_token.contains("\"nowhere\"") && no_token.contains(LABEL), "{no_token}");
+            assert!(
+                no_token.contains("[[token]] test")
+                    && no_token.contains("\"nowhere\"")
+                    && no_token.contains(LABEL),
+                "{no_token}"
+            );
             let no_pin = start(&|settings| settings.pin = PinSource::File("/no/pin".into())).await;
             assert!(no_pin.contains("token test") && no_pin.contains("/no/pin"), "{no_pin}");
             let no_variable = start(&|settings| settings.pin = PinSource::Env("NO_SUCH_PIN".into())).await;
@@ -203,7 +212,7 @@ fn lost_logins_are_renewed_and_no_signature_is_lost() {
                 let key = key.clone();
                 async move {
                     for number in 0..1500_u32 {
-                        sender.submit(&key, Bytes::copy_from_slice(&number.to_be_bytes()), number).await;
+                        sender.submit(&key, Bytes::copy_from_slice(&number.to_be_bytes()), ANY, number).await;
                     }
                 }
             });
@@ -241,7 +250,7 @@ fn a_module_finalised_under_the_signer_is_initialised_anew() {
             let key = prepared(&signer, place, "key", KeyAlgorithm::P256).await;
             let using = Module::open(&place.settings().module).unwrap();
             using.module().context().clone().finalize().unwrap();
-            let signature = signer.sign(&key, Bytes::from_static(b"after")).await.unwrap();
+            let signature = signer.sign(&key, Bytes::from_static(b"after"), ANY).await.unwrap();
             key.algorithm().verify(key.public_key(), b"after", &signature).unwrap();
             let stats = signer.stats();
             assert!(stats.recoveries >= 1, "{stats:?}");
@@ -264,7 +273,7 @@ fn lost_sessions_are_opened_anew() {
                 cryptoki::context::CInitializeArgs::new(cryptoki::context::CInitializeFlags::OS_LOCKING_OK);
             context.initialize(args).unwrap();
             for number in 0..10_u8 {
-                assert!(signer.sign(&key, Bytes::from(vec![number])).await.is_ok());
+                assert!(signer.sign(&key, Bytes::from(vec![number]), ANY).await.is_ok());
             }
             let stats = signer.stats();
             assert!(stats.failures.contains_key("SessionHandleInvalid in FindObjectsInit"), "{stats:?}");
@@ -283,12 +292,12 @@ fn a_key_that_is_destroyed_fails_alone() {
             let signer = Signer::start(place.settings()).await.unwrap();
             let doomed = prepared(&signer, place, "doomed", KeyAlgorithm::P256).await;
             let other = prepared(&signer, place, "other", KeyAlgorithm::P256).await;
-            assert!(signer.sign(&doomed, Bytes::from_static(b"before")).await.is_ok());
+            assert!(signer.sign(&doomed, Bytes::from_static(b"before"), ANY).await.is_ok());
             destroy_key(&place.settings(), doomed.reference()).unwrap();
-            let error = signer.sign(&doomed, Bytes::from_static(b"after")).await.unwrap_err();
+            let error = signer.sign(&doomed, Bytes::from_static(b"after"), ANY).await.unwrap_err();
             assert!(matches!(error, SignError::KeyGone { .. }), "{error}");
             assert_eq!(error.class(), FailureClass::Request);
-            assert!(signer.sign(&other, Bytes::from_static(b"after")).await.is_ok());
+            assert!(signer.sign(&other, Bytes::from_static(b"after"), ANY).await.is_ok());
             assert!(signer.stop(PATIENCE).await);
         });
     });
@@ -306,14 +315,14 @@ fn the_queue_is_bounded_and_a_stop_drains_it() {
             let waiting: Vec<_> = (0..60_u8)
                 .map(|number| {
                     let (signer, key) = (signer.clone(), key.clone());
-                    tokio::spawn(async move { signer.sign(&key, Bytes::from(vec![number])).await })
+                    tokio::spawn(async move { signer.sign(&key, Bytes::from(vec![number]), ANY).await })
                 })
                 .collect();
             while signer.stats().signed == 0 {
-                assert!(signer.stats().queued <= 8);
+                assert!(signer.stats().lanes.iter().all(|lane| lane.queued <= 8));
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(signer.stats().queued <= 8);
+            assert!(signer.stats().lanes.iter().all(|lane| lane.queued <= 8));
             assert!(signer.stop(PATIENCE).await);
             let (mut signed, mut stopped) = (0, 0);
             for task in waiting {
@@ -328,7 +337,7 @@ fn the_queue_is_bounded_and_a_stop_drains_it() {
             assert!(signed >= 9 && stopped > 0, "{signed} {stopped}");
             assert_eq!(signer.stats().signed, signed);
             assert_eq!(signer.state(), TokenState::Stopped);
-            assert!(matches!(signer.sign(&key, Bytes::new()).await, Err(SignError::Stopped { .. })));
+            assert!(matches!(signer.sign(&key, Bytes::new(), ANY).await, Err(SignError::Stopped { .. })));
         });
     });
 }
@@ -345,7 +354,7 @@ fn the_cap_holds_for_all_sessions_together() {
             let watch = crate::clock::Stopwatch::start();
             let pusher = tokio::spawn(async move {
                 for number in 0..50_u8 {
-                    sender.submit(&key, Bytes::from(vec![number]), ()).await;
+                    sender.submit(&key, Bytes::from(vec![number]), ANY, ()).await;
                 }
             });
             let mut done = 0;
@@ -368,11 +377,11 @@ fn two_signers_share_one_module_and_the_last_one_finalises_it() {
             let first = Signer::start(place.settings()).await.unwrap();
             let second = Signer::start(place.settings()).await.unwrap();
             let mine = prepared(&first, place, "key", KeyAlgorithm::P256).await;
-            let error = second.sign(&mine, Bytes::new()).await.unwrap_err();
+            let error = second.sign(&mine, Bytes::new(), ANY).await.unwrap_err();
             assert!(matches!(error, SignError::ForeignKey { .. }), "{error}");
             assert!(first.stop(PATIENCE).await);
             let theirs = prepared(&second, place, "key 2", KeyAlgorithm::P256).await;
-            assert!(second.sign(&theirs, Bytes::new()).await.is_ok());
+            assert!(second.sign(&theirs, Bytes::new(), ANY).await.is_ok());
             assert!(second.stop(PATIENCE).await);
             let again = Signer::start(place.settings()).await.unwrap();
             assert_eq!(again.stats().sessions_reopened, 0);

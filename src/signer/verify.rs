@@ -78,6 +78,8 @@ impl Pool {
         if self.verification.threads == 0 {
             for Check { job, signature } in group {
                 self.stats.signed.fetch_add(1, Ordering::Relaxed);
+                self.queue.count_verified(u64::from(job.measured));
+                self.load.note_progress();
                 job.reply.signed(signature);
             }
         } else if let Err(refused) = self.verification.sender.send_blocking(group) {
@@ -91,10 +93,12 @@ impl Pool {
     pub(crate) fn verify(&self) {
         while let Ok(group) = self.verification.receiver.recv_blocking() {
             let mut good = Vec::with_capacity(group.len());
+            let mut measured = 0;
             for Check { job, signature } in group {
                 let Work::Sign { key, message } = &job.work else { continue };
                 let prepared = &key.0;
                 if prepared.algorithm.verify(&prepared.public_key, message, &signature).is_ok() {
+                    measured += u64::from(job.measured);
                     good.push((job.reply, signature));
                 } else {
                     self.unverified(job);
@@ -102,6 +106,8 @@ impl Pool {
             }
             if !good.is_empty() {
                 self.stats.signed.fetch_add(good.len() as u64, Ordering::Relaxed);
+                self.queue.count_verified(measured);
+                self.load.note_progress();
                 self.item_signed();
             }
             // All at once: whoever waits for a batch is woken once.

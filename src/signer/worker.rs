@@ -87,7 +87,10 @@ impl SessionThread<'_> {
                 let connection = self.connect();
                 let (reply, _) = self.worker.end();
                 // Without a reply the job was failed because this took too long.
-                self.retry = self.retry.take().zip(reply).map(|(job, reply)| Job { reply, ..job });
+                self.retry = self.retry.take().zip(reply).map(|(mut job, reply)| {
+                    job.reply = reply;
+                    job
+                });
                 match connection {
                     Ok(connection) => return self.serve(connection),
                     Err((error, _))
@@ -140,7 +143,9 @@ impl SessionThread<'_> {
         let pool = self.pool;
         pool.drop_keeper();
         // The rest of the time limit is for C_Finalize and C_Initialize.
-        self.module.reinitialise(failed_generation, forced, pool.settings.call_timeout / 4)?;
+        self.module
+            .reinitialise(failed_generation, forced, pool.settings.call_timeout / 4)
+            .map_err(|error| error.of_token(&pool.token))?;
         pool.note_generation(self.module.generation());
         self.worker.begin("trying a session", None);
         let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)?;
@@ -173,7 +178,11 @@ impl SessionThread<'_> {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
                 break Ended::Leave;
             }
-            let next = match self.retry.take().or_else(|| self.pool.queue.try_pop()) {
+            let again = self.retry.take();
+            if again.is_some() {
+                self.wait(self.pool.queue.book());
+            }
+            let next = match again.or_else(|| self.pool.queue.try_pop()) {
                 Some(job) => Popped::Job(job),
                 None => {
                     self.pool.hand_on(self.worker.take_signed());
@@ -218,13 +227,6 @@ impl SessionThread<'_> {
     fn handle(&mut self, open: &mut Open, job: Job) -> Result<(), Ended> {
         if matches!(job.work, Work::Prepare { .. }) {
             return self.prepare_job(open, job);
-        }
-        if let Some(pace) = &self.pool.pace {
-            let wait = pace.book();
-            if !wait.is_zero() {
-                self.pool.hand_on(self.worker.take_signed());
-                self.wait(wait);
-            }
         }
         self.sign(open, job)
     }

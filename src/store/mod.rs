@@ -101,8 +101,9 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// Every issuer, by number.
     async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
 
-    /// Installs a responder. The same issuer and certificate again keeps its number and the time it
-    /// was installed, and takes over token and key; another algorithm is another responder.
+    /// Installs a responder. The same issuer and certificate again keeps its number, the time it was
+    /// installed and whether it is retired, and takes over token, key and, where one is given, the time
+    /// it is used from; another algorithm is another responder.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such issuer.
@@ -110,6 +111,17 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
         &self,
         responder: &NewResponder,
         now: UnixTime,
+    ) -> Result<ResponderRecord, StoreError>;
+
+    /// Takes a responder out of use at a time, or back into it with none. One that is out of use
+    /// already keeps its time.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such responder.
+    async fn retire_responder(
+        &self,
+        number: ResponderNumber,
+        at: Option<UnixTime>,
     ) -> Result<ResponderRecord, StoreError>;
 
     /// Every responder ever installed, by number.

@@ -69,6 +69,8 @@ pub struct NewResponder {
     pub certificate: Vec<u8>,
     /// When that certificate ends.
     pub not_after: UnixTime,
+    /// When it takes over from the issuer's other responders, where the operator chose a time.
+    pub from: Option<UnixTime>,
 }
 
 /// An installed responder.
@@ -80,6 +82,8 @@ pub struct ResponderRecord {
     pub responder: NewResponder,
     /// When.
     pub installed_at: UnixTime,
+    /// When it was taken out of use, if it was.
+    pub retired_at: Option<UnixTime>,
 }
 
 /// What an import or a registration says of one certificate.

@@ -28,6 +28,7 @@ fn start() -> Running {
     let router = router(
         Arc::new(Metrics::new()),
         Arc::new(readiness),
+        Arc::new(situation::Situation::default),
         shutdown.clone(),
         &control.access().gate,
         Router::new().route("/v1/thing", get(|| async { "a thing" }).post(|| async { "made" })),

@@ -4,6 +4,7 @@ mod answers;
 mod audit;
 mod certificates;
 mod feed;
+mod ledger;
 mod model;
 mod registry;
 mod replies;
@@ -68,6 +69,7 @@ macro_rules! contract_of {
                 an_issuer_added_again_is_the_same_issuer
                 a_name_or_certificate_that_is_taken_is_a_conflict
                 a_responder_installed_again_keeps_its_number_and_takes_over_its_key
+                a_responder_is_retired_and_taken_back_and_keeps_both_when_installed_again
                 an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes
                 a_profile_replaces_that_of_the_same_token_algorithm_and_sessions;
             certificates:
@@ -99,6 +101,14 @@ macro_rules! contract_of {
                 young_entries_outlive_a_pruning
                 a_position_beyond_the_end_is_a_gap
                 a_long_list_is_announced_whole;
+            ledger:
+                records_come_back_as_they_were_in_the_order_they_were_written
+                an_append_behind_the_end_changes_nothing
+                a_record_written_again_takes_its_own_place_at_a_later_position
+                what_is_forgotten_is_gone_and_its_position_is_never_used_again
+                writers_side_by_side_lose_nothing_and_write_nothing_twice
+                a_long_append_is_written_whole
+                the_ledger_of_a_closed_handle_gives_errors;
             audit:
                 each_change_writes_one_line_and_what_changes_nothing_writes_none
                 a_line_tells_who_acted_and_what_was_changed
@@ -145,6 +155,7 @@ fn responder(issuer: IssuerId, key: &str) -> NewResponder {
         algorithm: "rsa-sha256".to_owned(),
         certificate: b"a responder certificate".to_vec(),
         not_after: UnixTime(9_000),
+        from: None,
     }
 }
 

@@ -24,7 +24,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
     FeedPosition, FleetCounts, IssuerId, IssuerRecord, Ledger, NewAnswer, NewResponder, Registered,
-    ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
+    ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
@@ -97,6 +97,14 @@ impl Store for SqliteStore {
         now: UnixTime,
     ) -> Result<ResponderRecord, StoreError> {
         self.put_responder(responder, now).await
+    }
+
+    async fn retire_responder(
+        &self,
+        number: ResponderNumber,
+        at: Option<UnixTime>,
+    ) -> Result<ResponderRecord, StoreError> {
+        self.put_retirement(number, at).await
     }
 
     async fn responders(&self) -> Result<Vec<ResponderRecord>, StoreError> {

@@ -15,15 +15,19 @@ pub(super) const ISSUERS: &str = "SELECT id, name, certificate FROM issuer ORDER
 pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHERE id = ?1)";
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder WHERE issuer = ?1 AND certificate = ?2 AND algorithm = ?3";
 pub(super) const RESPONDER_INSERT: &str =
-    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at, use_from)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 pub(super) const RESPONDER_UPDATE: &str =
-    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4 WHERE number = ?1";
+    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4, use_from = ?5 WHERE number = ?1";
+pub(super) const RESPONDER_BY_NUMBER: &str =
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
+     FROM responder WHERE number = ?1";
+pub(super) const RESPONDER_RETIRE: &str = "UPDATE responder SET retired_at = ?2 WHERE number = ?1";
 pub(super) const RESPONDERS: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder ORDER BY number";
 
 pub(super) const RESPONDER_TOKEN: &str = "SELECT token FROM responder WHERE number = ?1";
@@ -235,6 +239,8 @@ pub(super) const ALL: &[&str] = &[
     RESPONDER_BY_CERTIFICATE,
     RESPONDER_INSERT,
     RESPONDER_UPDATE,
+    RESPONDER_BY_NUMBER,
+    RESPONDER_RETIRE,
     RESPONDERS,
     RESPONDER_TOKEN,
     LAST_ROWS,
