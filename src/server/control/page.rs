@@ -165,7 +165,7 @@ fn write_page(page: &mut String, situation: &Situation) -> fmt::Result {
 
 fn fleet(page: &mut String, situation: &Situation) -> fmt::Result {
     let fleet = situation.fleet;
-    page.push_str("<section><h2>Fleet</h2>");
+    page.push_str("<section><h2>Fleet</h2><div class=\"fleet\">");
     let share = if fleet.certificates == 0 { 1.0 } else { fleet.answers as f64 / fleet.certificates as f64 };
     ring(page, share)?;
     page.push_str("<table>");
@@ -183,7 +183,7 @@ fn fleet(page: &mut String, situation: &Situation) -> fmt::Result {
     ] {
         write!(page, "<tr><th>{name}</th><td>{value}</td></tr>")?;
     }
-    page.push_str("</table></section>");
+    page.push_str("</table></div></section>");
     Ok(())
 }
 
@@ -218,7 +218,8 @@ fn deadlines(page: &mut String, situation: &Situation) -> fmt::Result {
             part if part < 1.0 / 14.0 => Level::Warn,
             _ => Level::Good,
         };
-        write!(page, "<p class=\"big {}\">{text}<span>{name}: {what}</span></p>", level.class())?;
+        let class = if left.is_some() { level.class() } else { "unknown" };
+        write!(page, "<p class=\"big {}\">{text}<span>{name}: {what}</span></p>", class)?;
         bar(page, part, level)?;
     }
     write!(
@@ -262,10 +263,10 @@ fn tokens(page: &mut String, tokens: &[TokenSituation]) -> fmt::Result {
         page.push_str("<p>No token is in use by this process.</p></section>");
         return Ok(());
     }
-    page.push_str("<table><tr><th>token</th><td>state</td><td>signatures/s</td><td>p50</td><td>p99</td><td>signed</td><td>failed</td></tr>");
+    page.push_str("<table class=\"tokens\"><tr><th>token</th><td>state</td><td>signatures/s</td><td>p50</td><td>p99</td><td>signed</td><td>failed</td></tr>");
     for token in tokens {
         let level = if token.serving { Level::Good } else { Level::Bad };
-        let rate = token.rate.map_or_else(|| "not measured yet".to_owned(), |rate| format!("{rate:.0}"));
+        let rate = token.rate.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.0}"));
         write!(
             page,
             "<tr><th>{}</th><td><span class=\"dot {}\"></span>{}, {} sessions</td><td>{rate}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -273,14 +274,22 @@ fn tokens(page: &mut String, tokens: &[TokenSituation]) -> fmt::Result {
             level.class(),
             Escaped(&token.state),
             token.sessions,
-            span(token.p50),
-            span(token.p99),
+            latency(token, token.p50),
+            latency(token, token.p99),
             count(token.signed),
             count(token.failures)
         )?;
     }
     page.push_str("</table></section>");
     Ok(())
+}
+
+/// How long a signature takes, once there was one.
+fn latency(token: &TokenSituation, time: Duration) -> String {
+    if token.signed == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 fn pressure(page: &mut String, situation: &Situation) -> fmt::Result {
@@ -365,15 +374,16 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 h2 { font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); margin: 0 0 .6rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 500; padding: .2rem .8rem .2rem 0; white-space: nowrap; vertical-align: top }
-td { padding: .2rem .8rem .2rem 0; vertical-align: top } td.wide { width: 40% }
+td { padding: .2rem .8rem .2rem 0; vertical-align: top } td.wide { width: 40% } .tokens td { white-space: nowrap }
 tr + tr > * { border-top: 1px solid var(--line) }
 .big { font-size: 1.7rem; font-weight: 600; margin: .2rem 0; line-height: 1.2 }
 .big span { display: block; font-size: .9rem; font-weight: 400; color: var(--soft) }
-.big.good { color: var(--good) } .big.warn { color: var(--warn) } .big.bad { color: var(--bad) }
+.big.good { color: var(--good) } .big.warn { color: var(--warn) } .big.bad { color: var(--bad) } .big.unknown { color: var(--soft); font-weight: 400 }
 .note { color: var(--soft); margin: .5rem 0 0; font-size: .85rem }
 .dot { display: inline-block; width: .65em; height: .65em; border-radius: 50%; margin-right: .45em; background: var(--good) }
 .dot.warn { background: var(--warn) } .dot.bad { background: var(--bad) }
-.ring { float: right; width: 8.5rem; margin-left: 1rem }
+.fleet { display: flex; gap: 1.5rem; align-items: center; flex-wrap: wrap } .fleet table { flex: 1 1 14rem }
+.ring { width: 8.5rem }
 .ring circle { fill: none; stroke-width: 4 } .ring .track { stroke: var(--line) } .ring .fill { stroke: var(--good) }
 .ring text { font-size: 6.5px; font-weight: 600; text-anchor: middle; fill: var(--ink); dominant-baseline: middle }
 .ring .small { font-size: 3.6px; font-weight: 400; fill: var(--soft) }

@@ -39,7 +39,7 @@ pub(super) struct NewCertificate {
     #[schema(example = "demo", min_length = 1, max_length = 255)]
     issuer: String,
     /// Its serial number in hexadecimal.
-    #[schema(example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$", min_length = 1, max_length = 40)]
+    #[schema(example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$")]
     serial: String,
     /// The start of its validity.
     #[serde(default)]
@@ -168,7 +168,7 @@ pub(super) async fn register(
     post, path = "/v1/certificates/{issuer}/{serial}/revocation", tag = "certificates", operation_id = "revokeCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key within a day gets the same reply.", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
         ("Prefer" = Option<String>, Header, description = "wait=SECONDS: how long to wait for the signature, up to 30; 5 without it (RFC 7240).", pattern = "^wait=[0-9]{1,2}$"),
     ),
@@ -212,7 +212,7 @@ pub(super) async fn revoke(
     delete, path = "/v1/certificates/{issuer}/{serial}/revocation", tag = "certificates", operation_id = "unholdCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
         ("Prefer" = Option<String>, Header, description = "wait=SECONDS: how long to wait for the signature, up to 30; 5 without it (RFC 7240).", pattern = "^wait=[0-9]{1,2}$"),
     ),
     responses(
@@ -239,7 +239,7 @@ pub(super) async fn unhold(
     get, path = "/v1/certificates/{issuer}/{serial}", tag = "certificates", operation_id = "showCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
     ),
     responses((status = 200, description = "The certificate.", body = Document)),
 )]
@@ -281,6 +281,12 @@ fn told(issuers: &[IssuerRecord], new: NewCertificate) -> Result<(&IssuerRecord,
 }
 
 fn serial(text: &str, status: StatusCode) -> Result<Serial, Problem> {
+    // Nothing but digits: one certificate has one address.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        let detail = format!("The serial {text:?} is not hexadecimal digits alone.");
+        return Err(Problem::new(status).detail(detail));
+    }
     text.parse().map_err(|error| Problem::new(status).detail(format!("The serial {text:?}: {error}.")))
 }
 
