@@ -2,12 +2,14 @@
 
 mod audit;
 pub mod files;
+pub mod guard;
 mod limiter;
 mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
 mod situation;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

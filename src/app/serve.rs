@@ -14,7 +14,7 @@ use super::metrics::Figures;
 use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
 use super::situation::situation;
-use super::{App, AppError};
+use super::{App, AppError, guard};
 use crate::clock::UnixTime;
 use crate::limits::{Limiter, Pressure};
 use crate::presign::identity::Identities;
@@ -72,8 +72,8 @@ pub(super) struct Running {
     access: OnceLock<control::Access>,
     /// The limiter, in a process with a control listener.
     pub(super) limiter: OnceLock<Limiter>,
-    /// What the guard tells the limiter.
-    pub(super) pressure: watch::Sender<Pressure>,
+    /// What the guard tells the limiter, in a process with a guard.
+    pressure: OnceLock<watch::Receiver<Pressure>>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -112,6 +112,25 @@ pub async fn serve(
     let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
     metrics.registry_mut().register_collector(Box::new(audit.figures()));
 
+    // Where nothing is signed there is nothing to guard.
+    let capacity = if roles.contains(&Role::Signer) {
+        let asking = Arc::clone(&running);
+        let sources = guard::Sources {
+            app: Arc::clone(&app),
+            shelf: Arc::clone(&running.shelf),
+            keeper: Arc::clone(&stats),
+            signers: Arc::clone(&running.signers),
+            offered: Box::new(move || asking.limiter.get().map_or(0, |limiter| limiter.tally().new_orders)),
+        };
+        let findings = guard::start(sources, &shutdown).await?;
+        let figures = guard::CapacityFigures(findings.report.clone());
+        metrics.registry_mut().register_collector(Box::new(figures));
+        _ = running.pressure.set(findings.pressure);
+        Some(guard::told(findings.report))
+    } else {
+        None
+    };
+
     // Every socket is opened before anything runs, so that a port in use is told at once.
     let mut addresses = Addresses::default();
     let endpoint = if roles.contains(&Role::Ocsp) {
@@ -148,12 +167,12 @@ pub async fn serve(
         let readiness = Arc::clone(&running);
         let (pictured, stopping, anchor) = (Arc::clone(&running), shutdown.clone(), Arc::clone(&audit));
         let policies = Arc::clone(&running.pipeline.policies);
-        let limiter = start_limiter(&app, running.pressure.subscribe()).await?;
+        let limiter = start_limiter(&app, running.pressure()).await?;
         _ = running.limiter.set(limiter.clone());
         let services = api::Services {
             limiter,
-            pressure: running.pressure.subscribe(),
-            capacity: None,
+            pressure: running.pressure(),
+            capacity,
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
@@ -264,8 +283,13 @@ impl Running {
             watch: Arc::default(),
             access: OnceLock::new(),
             limiter: OnceLock::new(),
-            pressure: watch::Sender::new(Pressure::none()),
+            pressure: OnceLock::new(),
         })
+    }
+
+    /// What the guard tells the limiter; where there is no guard nothing presses.
+    pub(super) fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.pressure.get().cloned().unwrap_or_else(|| watch::channel(Pressure::none()).1)
     }
 
     /// What has to be so before traffic comes: from memory only.

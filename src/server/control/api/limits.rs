@@ -279,18 +279,15 @@ pub(super) async fn show(
 /// Show what the HSMs carry, and what that means for new certificates.
 #[utoipa::path(
     get, path = "/v1/capacity", tag = "limits", operation_id = "showCapacity",
-    responses((status = 200, description = "The guard's state, multiplier and reasons, and its report where a guard runs.", body = Object)),
+    responses((status = 200, description = "The guard's report in a process with a guard; in any, the pressure on the limits and the limiter's decisions.", body = Object)),
 )]
 pub(super) async fn capacity(State(services): State<Services>) -> Response {
     let now = services.clock.now();
-    let mut document = json!({
-        "at": now.to_string(),
-        "pressure": services.pressure.borrow().at(now),
-        "orders": services.limiter.tally(),
-    });
-    if let Some(report) = services.capacity.as_ref().and_then(|capacity| capacity()) {
-        document["report"] = report;
-    }
+    // The guard's report where there is one, and beside it what the limiter makes of it.
+    let report = services.capacity.as_ref().and_then(|capacity| capacity());
+    let mut document = report.unwrap_or_else(|| json!({ "at": now.to_string() }));
+    document["pressure"] = json!(services.pressure.borrow().at(now));
+    document["orders"] = json!(services.limiter.tally());
     fresh(axum::Json(document).into_response())
 }
 
