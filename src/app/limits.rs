@@ -1,5 +1,6 @@
 //! The limiter on this process's store.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ impl App {
         pressure: watch::Receiver<Pressure>,
     ) -> Result<(Limiter, JoinHandle<()>), AppError> {
         let profile = self.limits_profile()?;
+        tracing::info!(profile = profile.name, limits = profile.limits.len(), "the limiter is ready");
         let ledger = Arc::clone(&self.store).ledger();
         let clock = Arc::clone(&self.clock);
         Ok(Limiter::start(ledger, Arc::new(profile), pressure, clock, Settings::default()).await?)
@@ -29,9 +31,15 @@ impl App {
     /// # Errors
     /// [`AppError::LimitsProfile`].
     pub fn limits_profile(&self) -> Result<Profile, AppError> {
-        match &self.settings().limits_profile {
-            Some(path) => Ok(Profile::load(path)?),
-            None => Ok(Profile::unlimited()),
-        }
+        read(self.settings().limits_profile.as_deref())
     }
+}
+
+fn read(profile: Option<&Path>) -> Result<Profile, AppError> {
+    Ok(profile.map(Profile::load).transpose()?.unwrap_or_else(Profile::unlimited))
+}
+
+/// Puts the profile of new settings in force.
+pub(super) async fn reload(limiter: &Limiter, profile: Option<&Path>) -> Result<(), AppError> {
+    Ok(limiter.replace_profile(Arc::new(read(profile)?)).await?)
 }

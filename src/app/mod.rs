@@ -8,6 +8,7 @@ mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod situation;
 mod token_metrics;
 
 use std::cmp::Reverse;
