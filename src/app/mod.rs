@@ -8,12 +8,14 @@ pub mod settings;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::OnceCell;
 
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
@@ -27,7 +29,9 @@ use crate::server::control::ControlError;
 use crate::server::ocsp::EndpointError;
 use crate::shelf::Frame;
 use crate::signer::{self, KeyReference, Signer, SignerError};
-use crate::store::{self, IssuerId, IssuerRecord, NewResponder, ResponderRecord, Store, StoreError};
+use crate::store::{
+    self, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord, Store, StoreError,
+};
 
 /// How long signatures under way may take at the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -122,8 +126,18 @@ pub struct App {
     pub clock: SharedClock,
     /// The store.
     pub store: Arc<dyn Store>,
-    signers: Mutex<HashMap<String, Signer>>,
+    /// By name; each is started once, and none waits for another.
+    signers: Mutex<HashMap<String, Arc<OnceCell<Signer>>>>,
     patient: AtomicBool,
+    /// The further places of keys that are on several tokens, as configured.
+    clones: Mutex<HashMap<ResponderNumber, Vec<Place>>>,
+}
+
+/// Where a responder's key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    token: String,
+    key: String,
 }
 
 /// An issuer as the store has it, read.
@@ -161,6 +175,7 @@ impl App {
             store,
             signers: Mutex::default(),
             patient: AtomicBool::new(false),
+            clones: Mutex::default(),
         };
         app.enter_issuers(&app.settings()).await?;
         Ok(app)
@@ -278,22 +293,24 @@ impl App {
     /// [`AppError::NoToken`], [`AppError::Signer`].
     pub async fn signer(&self, token: &str) -> Result<Signer, AppError> {
         let settings = self.token(token)?;
-        let mut signers = self.signers.lock().await;
-        if let Some(signer) = signers.get(token) {
-            return Ok(signer.clone());
-        }
-        let signer = if self.patient.load(Ordering::Relaxed) {
-            Signer::start_patiently(settings).await?
-        } else {
-            Signer::start(settings).await?
+        let cell = Arc::clone(lock(&self.signers).entry(token.to_owned()).or_default());
+        let start = || async {
+            if self.patient.load(Ordering::Relaxed) {
+                Signer::start_patiently(settings).await
+            } else {
+                Signer::start(settings).await
+            }
         };
-        signers.insert(token.to_owned(), signer.clone());
-        Ok(signer)
+        Ok(cell.get_or_try_init(start).await?.clone())
     }
 
-    /// The signers that are running, by name.
-    pub async fn running_signers(&self) -> Vec<(String, Signer)> {
-        self.signers.lock().await.iter().map(|(name, signer)| (name.clone(), signer.clone())).collect()
+    /// The signers that are running.
+    #[must_use]
+    pub fn running_signers(&self) -> Vec<Signer> {
+        let mut running: Vec<_> =
+            lock(&self.signers).values().filter_map(|cell| cell.get().cloned()).collect();
+        running.sort_by(|one, other| one.token().cmp(other.token()));
+        running
     }
 
     /// Installs a responder for an issuer after checking its certificate against every rule.
@@ -333,23 +350,36 @@ impl App {
         Ok(KnownResponder { record, issuer: issuer.clone(), certificate, delegation: Ok(delegation) })
     }
 
-    /// Installs the configured responders whose certificate is there. Returns what is wrong with
+    /// Installs the configured responders whose certificate is there. One whose certificate another
+    /// of the same issuer has is that one, with its key on one more token. Returns what is wrong with
     /// the others.
     ///
     /// # Errors
     /// [`AppError::Store`]; what concerns one responder only is in the list.
     pub async fn install_configured(&self) -> Result<Vec<AppError>, AppError> {
         let mut problems = Vec::new();
+        let mut clones: HashMap<ResponderNumber, Vec<Place>> = HashMap::new();
         for settings in &self.settings().issuers {
             let issuer = self.issuer(&settings.name).await?;
+            let mut installed = HashMap::new();
             for responder in &settings.responders {
+                let identity = files::read_certificate(&responder.certificate).ok();
+                let identity = identity.map(|der| (der, responder.algorithm));
+                if let Some(number) = identity.as_ref().and_then(|identity| installed.get(identity)) {
+                    let place = Place { token: responder.token.clone(), key: responder.key.to_string() };
+                    clones.entry(*number).or_default().push(place);
+                    continue;
+                }
                 match self.install(&issuer, responder).await {
-                    Ok(_) => {}
+                    Ok(known) => {
+                        installed.extend(identity.map(|identity| (identity, known.record.number)));
+                    }
                     Err(AppError::Store(error)) => return Err(error.into()),
                     Err(error) => problems.push(error),
                 }
             }
         }
+        *lock(&self.clones) = clones;
         Ok(problems)
     }
 
@@ -459,32 +489,67 @@ impl App {
         &self,
         ready: &[Arc<Identity>],
     ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
-        let mut identities = Vec::new();
-        let mut problems = Vec::new();
+        self.identities_one_by_one(ready, |_| {}).await
+    }
+
+    /// As [`App::identities`]; all tokens at once, so that one that hangs holds nobody up: `so_far` is
+    /// told those that can be used whenever there is one more.
+    ///
+    /// # Errors
+    /// As [`App::responders`].
+    pub async fn identities_one_by_one(
+        &self,
+        ready: &[Arc<Identity>],
+        mut so_far: impl FnMut(Vec<Identity>),
+    ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let responders = self.responders().await?;
-        let ranks = self.ranks(&responders);
-        for (responder, rank) in responders.into_iter().zip(ranks) {
+        let mut slots: Vec<Option<Identity>> = Vec::new();
+        let mut under_way = FuturesUnordered::new();
+        for (responder, rank) in responders.iter().zip(self.ranks(&responders)) {
             let ended = matches!(responder.delegation, Err(DelegationError::Ended(_)));
             if ended || responder.record.retired_at.is_some() {
                 // The way of all responders; one that nothing replaced is missed by who needs it.
                 continue;
             }
-            let known = ready.iter().find(|identity| identity.responder == responder.record.number);
-            match self.identity(&responder, rank, known).await {
-                Ok(identity) => identities.push(identity),
-                Err(error) => problems.push(error),
+            for place in self.places(responder) {
+                let known = ready.iter().find(|identity| {
+                    identity.responder == responder.record.number && identity.signer.token() == place.token
+                });
+                let slot = slots.len();
+                slots.push(known.map(|known| Identity::clone(known)));
+                under_way.push(async move { (slot, self.identity(responder, rank, &place, known).await) });
             }
         }
-        Ok((identities, problems))
+        let mut problems = Vec::new();
+        while let Some((slot, outcome)) = under_way.next().await {
+            match outcome {
+                Ok(identity) => slots[slot] = Some(identity),
+                Err(error) => {
+                    slots[slot] = None;
+                    problems.push(error);
+                }
+            }
+            so_far(slots.iter().flatten().cloned().collect());
+        }
+        Ok((slots.into_iter().flatten().collect(), problems))
+    }
+
+    /// Where a responder's key is: what the store remembers, and the other places as configured.
+    fn places(&self, responder: &KnownResponder) -> Vec<Place> {
+        let new = &responder.record.responder;
+        let mut places = vec![Place { token: new.token.clone(), key: new.key.clone() }];
+        let clones = lock(&self.clones).get(&responder.record.number).cloned().unwrap_or_default();
+        places.extend(clones.into_iter().filter(|clone| clone.token != new.token));
+        places
     }
 
     async fn identity(
         &self,
         responder: &KnownResponder,
         rank: usize,
+        place: &Place,
         known: Option<&Arc<Identity>>,
     ) -> Result<Identity, AppError> {
-        let new = &responder.record.responder;
         let name = &responder.issuer.record.name;
         if let Err(error) = &responder.delegation {
             let certificate =
@@ -492,16 +557,17 @@ impl App {
             return Err(AppError::Delegation { issuer: name.clone(), certificate, error: error.clone() });
         }
         let frame = frame(responder)?;
-        let reference: KeyReference = new.key.parse().map_err(|error| record_error(responder, error))?;
+        let reference: KeyReference = place.key.parse().map_err(|error| record_error(responder, error))?;
         let same = |known: &&Arc<Identity>| {
-            known.signer.token() == new.token
+            known.signer.token() == place.token
                 && *known.key.reference() == reference
                 && known.key.algorithm() == frame.algorithm
         };
-        let (signer, key) = match known.filter(same) {
+        let known = known.filter(same);
+        let (signer, key) = match known {
             Some(known) => (known.signer.clone(), known.key.clone()),
             None => {
-                let signer = self.signer(&new.token).await?;
+                let signer = self.signer(&place.token).await?;
                 let public_key = responder.certificate.public_key().to_vec();
                 let key = signer.prepare_key(reference, frame.algorithm, public_key).await?;
                 (signer, key)
@@ -509,6 +575,7 @@ impl App {
         };
         let certificate = &responder.certificate;
         let own = self.issuer_settings(name);
+        let from = responder.record.responder.from;
         Ok(Identity {
             issuer: Arc::clone(&responder.issuer.issuer),
             issuer_id: responder.issuer.record.id,
@@ -518,7 +585,7 @@ impl App {
                 ResponderIdForm::ByName => ResponderId::by_name(certificate),
             },
             frame: Arc::new(frame),
-            not_before: certificate.not_before().max(new.from.unwrap_or(UnixTime::EPOCH)),
+            not_before: certificate.not_before().max(from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
             rank,
             crl_url: own.as_ref().and_then(|own| own.crl_url.as_deref().map(Arc::from)),
@@ -532,16 +599,24 @@ impl App {
 
     /// Lets go of the tokens and the store.
     pub async fn close(&self) {
-        for (_, signer) in self.signers.lock().await.drain() {
+        let signers: Vec<_> =
+            lock(&self.signers).drain().filter_map(|(_, cell)| cell.get().cloned()).collect();
+        let stopping = signers.iter().map(|signer| async move {
             if !signer.stop(STOP_PATIENCE).await {
                 tracing::warn!(
                     token = signer.token(),
                     "a call into the module has not come back; leaving it behind"
                 );
             }
-        }
+        });
+        futures_util::future::join_all(stopping).await;
         self.store.close().await;
     }
+}
+
+/// A lock whose holder panicked is still a lock: what it guards is changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn frame(responder: &KnownResponder) -> Result<Frame, AppError> {

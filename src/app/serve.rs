@@ -347,12 +347,13 @@ impl Running {
             self.signals.responders_changed.notify_one();
             return Ok(Vec::new());
         }
-        let (identities, problems) = self.app.identities(&self.identities.all()).await?;
-        self.identities.replace(identities);
-        self.signals.responders_changed.notify_one();
-        self.signers.store(Arc::new(
-            self.app.running_signers().await.into_iter().map(|(_, signer)| signer).collect(),
-        ));
+        let so_far = |identities| {
+            self.signers.store(Arc::new(self.app.running_signers()));
+            self.identities.replace(identities);
+            self.signals.responders_changed.notify_one();
+        };
+        let (identities, problems) = self.app.identities_one_by_one(&self.identities.all(), so_far).await?;
+        so_far(identities);
         Ok(problems)
     }
 

@@ -48,6 +48,7 @@ pub fn list_tokens(module: &Path) -> Result<Vec<TokenEntry>, SignerError> {
     let entry = using.module().enter(Duration::from_secs(10))?;
     let context = using.module().context();
     let failed = |action: &str, error: &Pkcs11Error| SignerError::Module {
+        token: None,
         path: module.to_owned(),
         what: format!("{action}: {}", code_of(error)),
     };
@@ -89,7 +90,7 @@ struct Desk {
 fn desk(settings: &Settings, access: Access) -> Result<Desk, SignerError> {
     let pin =
         settings.pin.read().map_err(|source| SignerError::Pin { token: settings.name.clone(), source })?;
-    let using = Module::open(&settings.module)?;
+    let using = Module::open(&settings.module).map_err(|error| error.of_token(&settings.name))?;
     let connection = Connection::open(using.module(), settings, &pin, access)?;
     Ok(Desk { connection, _using: using })
 }

@@ -218,7 +218,7 @@ impl Stage {
                 .pin
                 .read()
                 .map_err(|source| SignerError::Pin { token: settings.name.clone(), source })?;
-            let using = Module::open(&settings.module)?;
+            let using = Module::open(&settings.module).map_err(|error| error.of_token(&settings.name))?;
             let home = Connection::open(using.module(), &settings, &pin, Access::ReadWrite)?;
             let (reference, public) = match subject {
                 Subject::Fresh(key) => {

@@ -74,6 +74,10 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
+fn whose(token: &Option<String>) -> String {
+    token.as_ref().map_or_else(String::new, |token| format!("[[token]] {token}: "))
+}
+
 /// Why a signer was not started, a key not prepared, or an administrative act not done.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
@@ -87,9 +91,12 @@ pub enum SignerError {
     },
     /// There is no module file.
     #[error(
-        "the PKCS#11 module {path} cannot be opened: {source}; install the HSM vendor's library (SoftHSM: Debian package softhsm2) or correct `module`"
+        "{}the PKCS#11 module {path} cannot be opened: {source}; install the HSM vendor's library (SoftHSM: Debian package softhsm2) or correct `module`",
+        whose(.token)
     )]
     ModuleMissing {
+        /// The configured name of the token that asked for it, where one did.
+        token: Option<String>,
         /// Where it was looked for.
         path: PathBuf,
         /// What the system said.
@@ -97,25 +104,32 @@ pub enum SignerError {
     },
     /// The file is not a module.
     #[error(
-        "{path} is no PKCS#11 module that this process can load: {code}; `module` must name a shared library with C_GetFunctionList, for this machine's architecture"
+        "{}{path} is no PKCS#11 module that this process can load: {code}; `module` must name a shared library with C_GetFunctionList, for this machine's architecture",
+        whose(.token)
     )]
     NotAModule {
+        /// The configured name of the token that asked for it, where one did.
+        token: Option<String>,
         /// The file.
         path: PathBuf,
         /// What the loader said.
         code: String,
     },
     /// The module does not come up, or sees no token at all.
-    #[error("the PKCS#11 module {path} does not work: {what}")]
+    #[error("{}the PKCS#11 module {path} does not work: {what}", whose(.token))]
     Module {
+        /// The configured name of the token that asked for it, where one did.
+        token: Option<String>,
         /// The module.
         path: PathBuf,
         /// What was tried, what came back and what to do.
         what: String,
     },
     /// No token has the label.
-    #[error("the module {module} has no token labelled {label:?}; the labels there: {}; correct `label`, or see whether the HSM client and its configuration ($SOFTHSM2_CONF for SoftHSM) show the token to this user", listed(.found))]
+    #[error("[[token]] {token}: the module {module} has no token labelled {label:?}; the labels there: {}; correct `label`, or see whether the HSM client and its configuration ($SOFTHSM2_CONF for SoftHSM) show the token to this user", listed(.found))]
     TokenMissing {
+        /// The configured name of the token.
+        token: String,
         /// The label looked for.
         label: String,
         /// The module.
@@ -124,8 +138,12 @@ pub enum SignerError {
         found: Vec<String>,
     },
     /// Several tokens have the label.
-    #[error("the module {module} has {count} tokens labelled {label:?}; give each a label of its own")]
+    #[error(
+        "[[token]] {token}: the module {module} has {count} tokens labelled {label:?}; give each a label of its own"
+    )]
     TokenAmbiguous {
+        /// The configured name of the token.
+        token: String,
         /// The label.
         label: String,
         /// The module.
@@ -249,6 +267,18 @@ pub enum SignerError {
 }
 
 impl SignerError {
+    /// The same failure, with the token named that asked for the module: several may share one, or have
+    /// one each.
+    pub(crate) fn of_token(mut self, name: &str) -> Self {
+        if let Self::ModuleMissing { token, .. }
+        | Self::NotAModule { token, .. }
+        | Self::Module { token, .. } = &mut self
+        {
+            token.get_or_insert_with(|| name.to_owned());
+        }
+        self
+    }
+
     /// How far the failure reaches.
     #[must_use]
     pub fn class(&self) -> FailureClass {

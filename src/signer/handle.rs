@@ -95,7 +95,8 @@ impl Signer {
         let (sender, receiver) = oneshot::channel();
         let first = settings.clone();
         spawn(&settings, "start", move || {
-            let outcome = Module::open(&first.module).map(|using| {
+            let opened = Module::open(&first.module).map_err(|error| error.of_token(&first.name));
+            let outcome = opened.map(|using| {
                 let connection = Connection::open(using.module(), &first, &pin, Access::ReadOnly);
                 (using, connection, pin)
             });

@@ -77,7 +77,7 @@ pub(crate) struct Entry {
 impl Module {
     /// Loads and initialises the module, or joins those who use it.
     pub(crate) fn open(path: &Path) -> Result<ModuleUse, SignerError> {
-        let missing = |source| SignerError::ModuleMissing { path: path.to_owned(), source };
+        let missing = |source| SignerError::ModuleMissing { token: None, path: path.to_owned(), source };
         let canonical = std::fs::canonicalize(path).map_err(missing)?;
         std::fs::File::open(&canonical).map_err(missing)?;
         let module = {
@@ -86,6 +86,7 @@ impl Module {
                 Arc::clone(module)
             } else {
                 let context = Pkcs11::new(&canonical).map_err(|error| SignerError::NotAModule {
+                    token: None,
                     path: path.to_owned(),
                     code: code_of(&error),
                 })?;
@@ -133,7 +134,7 @@ impl Module {
     }
 
     fn broken(&self, what: String) -> SignerError {
-        SignerError::Module { path: self.path.clone(), what }
+        SignerError::Module { token: None, path: self.path.clone(), what }
     }
 
     /// Whether those inside are asked to let go.

@@ -114,7 +114,11 @@ fn whatever_is_missing_is_named_with_what_to_do() {
                 Signer::start(settings).await.unwrap_err().to_string()
             };
             let no_module = start(&|settings| settings.module = "/no/such/module.so".into()).await;
-            assert!(no_module.contains("/no/such/module.so") && no_module.contains("install"), "{no_module}");
+            assert!(
+                no_module.starts_with("[[token]] test: the PKCS#11 module /no/such/module.so")
+                    && no_module.contains("install"),
+                "{no_module}"
+            );
             let text = place.path("softhsm2.conf");
             let not_one = start(&|settings| settings.module.clone_from(&text)).await;
             assert!(
@@ -124,7 +128,12 @@ fn whatever_is_missing_is_named_with_what_to_do() {
             let library = start(&|settings| settings.module = "/lib/x86_64-linux-gnu/libc.so.6".into()).await;
             assert!(library.contains("is no PKCS#11 module"), "{library}");
             let no_token = start(&|settings| settings.label = "nowhere".into()).await;
-            assert!(no_token.contains("\"nowhere\"") && no_token.contains(LABEL), "{no_token}");
+            assert!(
+                no_token.contains("[[token]] test")
+                    && no_token.contains("\"nowhere\"")
+                    && no_token.contains(LABEL),
+                "{no_token}"
+            );
             let no_pin = start(&|settings| settings.pin = PinSource::File("/no/pin".into())).await;
             assert!(no_pin.contains("token test") && no_pin.contains("/no/pin"), "{no_pin}");
             let no_variable = start(&|settings| settings.pin = PinSource::Env("NO_SUCH_PIN".into())).await;

@@ -42,7 +42,7 @@ impl Connection {
         pin: &SecretString,
         access: Access,
     ) -> Result<Self, SignerError> {
-        let entry = module.enter(settings.call_timeout)?;
+        let entry = module.enter(settings.call_timeout).map_err(|error| error.of_token(&settings.name))?;
         let slot = find_slot(module, settings)?;
         let failed = |action: &str, error: Pkcs11Error| failure(&settings.name, action, &error);
         let session = match access {
@@ -232,11 +232,13 @@ fn find_slot(module: &Module, settings: &Settings) -> Result<Slot, SignerError> 
     match found.as_slice() {
         [one] => Ok(*one),
         [] => Err(SignerError::TokenMissing {
+            token: settings.name.clone(),
             label: settings.label.clone(),
             module: module.path().to_owned(),
             found: labels,
         }),
         several => Err(SignerError::TokenAmbiguous {
+            token: settings.name.clone(),
             label: settings.label.clone(),
             module: module.path().to_owned(),
             count: several.len(),

@@ -143,7 +143,9 @@ impl SessionThread<'_> {
         let pool = self.pool;
         pool.drop_keeper();
         // The rest of the time limit is for C_Finalize and C_Initialize.
-        self.module.reinitialise(failed_generation, forced, pool.settings.call_timeout / 4)?;
+        self.module
+            .reinitialise(failed_generation, forced, pool.settings.call_timeout / 4)
+            .map_err(|error| error.of_token(&pool.token))?;
         pool.note_generation(self.module.generation());
         self.worker.begin("trying a session", None);
         let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)?;
