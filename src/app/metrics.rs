@@ -58,6 +58,12 @@ impl Collector for Figures {
         )?;
         gauge(
             encoder,
+            "shelf_memory_bytes",
+            "Memory that certificates and answers on the shelf take",
+            count(self.shelf.memory()),
+        )?;
+        gauge(
+            encoder,
             "shelf_complete",
             "Whether all of the store is on the shelf",
             i64::from(self.shelf.is_complete()),

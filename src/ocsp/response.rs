@@ -289,10 +289,23 @@ pub fn assemble(
     signature: &[u8],
     certificate: Option<&[u8]>,
 ) -> Vec<u8> {
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(response_data);
+    assemble_written((response_data.len(), write), algorithm, signature, certificate)
+}
+
+/// As [`assemble`], with a ResponseData that is written straight to its place: its length, and what
+/// writes as many octets.
+#[must_use]
+pub fn assemble_written(
+    (length, write): (usize, impl FnOnce(&mut Vec<u8>)),
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+    certificate: Option<&[u8]>,
+) -> Vec<u8> {
     let identifier = algorithm.identifier_der();
     let bits = signature.len() + 1;
     let certs = certificate.map_or(0, |der| tlv::whole_length(tlv::whole_length(der.len())));
-    let basic = response_data.len() + identifier.len() + tlv::whole_length(bits) + certs;
+    let basic = length + identifier.len() + tlv::whole_length(bits) + certs;
     let octets = tlv::whole_length(basic);
     let bytes = BASIC_TYPE.len() + tlv::whole_length(octets);
     let explicit = tlv::whole_length(bytes);
@@ -306,7 +319,7 @@ pub fn assemble(
     out.extend_from_slice(BASIC_TYPE);
     tlv::put_header(&mut out, tlv::OCTET_STRING, octets);
     tlv::put_header(&mut out, tlv::SEQUENCE, basic);
-    out.extend_from_slice(response_data);
+    write(&mut out);
     out.extend_from_slice(identifier);
     tlv::put_header(&mut out, tlv::BIT_STRING, bits);
     out.push(0);

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::pipeline::{ItemError, Outcome, Pipeline};
 use super::schedule::Schedule;
-use super::{Frames, slot};
+use super::{Frames, entry};
 use crate::clock::UnixTime;
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
@@ -190,9 +190,9 @@ impl Keeper {
     fn shelve(&mut self, state: &CertificateState) -> UnixTime {
         let certificate = &state.certificate;
         let now = self.now();
-        let slot = slot(state, &self.frames.load(), &self.pipeline.policies.load());
-        let answered = slot.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
-        self.shelf.put(certificate.issuer, certificate.serial, slot);
+        let entry = entry(state, &self.frames.load(), &self.pipeline.policies.load());
+        let answered = entry.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
+        self.shelf.put(certificate.issuer, certificate.serial, &entry);
         match answered {
             // One from the future was made while the clock was ahead: nobody may serve it.
             Some((this_update, renewed_at)) if this_update <= now => return renewed_at,

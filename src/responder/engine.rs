@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
+use sha2::Digest;
 
 use super::issuers::IssuerDirectory;
 use super::live::LiveSigner;
@@ -49,7 +50,7 @@ pub struct Responder {
 /// What is known of one certificate that was asked about.
 enum Found {
     /// It is on record and in force.
-    Slot(Arc<Slot>),
+    Slot(Box<Slot>),
     /// It is on record, but expired or not yet valid: there is no authoritative answer (L7, C17),
     /// and it must not be taken for one that was never issued.
     NotInForce,
@@ -95,7 +96,7 @@ impl Responder {
 
     fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
         match self.shelf.get(issuer, &cert_id.serial) {
-            Some(slot) if slot.is_in_force_at(now) => Found::Slot(slot),
+            Some(slot) if slot.is_in_force_at(now) => Found::Slot(Box::new(slot)),
             Some(_) => Found::NotInForce,
             None if self.shelf.is_complete() && self.is_up_to_date(now) => Found::NoRecord,
             None => Found::NotYet,
@@ -115,14 +116,15 @@ impl Responder {
             return None;
         }
         let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
+        let body = answer.body();
         Some(Answer {
-            body: answer.body().into(),
             cache: Some(CacheFacts {
                 this_update: answer.this_update,
                 next_update: answer.next_update,
                 renewed_at: longest_age.map_or(answer.renewed_at, |age| answer.renewed_at.min(now.plus(age))),
-                digest: answer.digest,
+                digest: sha2::Sha256::digest(&body).into(),
             }),
+            body: body.into(),
             outcome: Outcome::Stored,
         })
     }

@@ -19,7 +19,7 @@ use crate::ocsp::{
 use crate::presign::identity::Identities;
 use crate::presign::keeper::KeeperStats;
 use crate::presign::{Policies, Policy};
-use crate::shelf::{Frame, Shelf, ShelfAnswer, Slot};
+use crate::shelf::{Entry, Frame, Shelf, SignedAnswer};
 use crate::store::IssuerId;
 
 const NOW: UnixTime = UnixTime(1_795_315_054);
@@ -93,16 +93,22 @@ impl Bench {
         };
         let data = data.encode().unwrap();
         let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
-        let times = [made, next_update, made.plus(3 * DAY)];
-        let answer = ShelfAnswer::new(frame, &data, &self.key.sign(&data).unwrap(), times);
-        let slot = Slot {
+        let signature = self.key.sign(&data).unwrap();
+        let entry = Entry {
             version: 1,
             not_before: Some(NOW),
             not_after: NOW.plus(90 * DAY),
             revocation,
-            answer: Some(answer),
+            answer: Some(SignedAnswer {
+                frame,
+                response_data: &data,
+                signature: &signature,
+                this_update: made,
+                next_update,
+                renewed_at: made.plus(3 * DAY),
+            }),
         };
-        assert!(self.shelf.put(IssuerId(1), serial, slot));
+        assert!(self.shelf.put(IssuerId(1), serial, &entry));
     }
 
     async fn ask(&self, issuer: &Issuer, hash: HashAlgorithm, serial: Serial) -> Answer {

@@ -17,4 +17,5 @@ mod layers;
 mod lint;
 mod presign;
 mod request_differential;
+mod rotation;
 mod serving;

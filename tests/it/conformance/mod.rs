@@ -1,7 +1,7 @@
 //! The checklist of `docs/conformance.md`, proved against the running server; what is pure is proved
 //! beside the code.
 
-mod asker;
+pub(crate) mod asker;
 mod checker;
 mod flood;
 mod live;
