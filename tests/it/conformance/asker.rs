@@ -15,7 +15,7 @@ use crate::support::site::Site;
 pub(crate) const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
 
 /// tryLater.
-const TRY_LATER: &[u8] = &[0x30, 3, 0x0a, 1, 3];
+pub(crate) const TRY_LATER: &[u8] = &[0x30, 3, 0x0a, 1, 3];
 
 /// Asks a site's server about its authority's certificates.
 pub(crate) struct Asker {

@@ -2,9 +2,13 @@
 //! beside the code.
 
 pub(crate) mod asker;
+mod away;
 mod checker;
+mod fleet;
 mod flood;
+mod issuers;
 mod live;
+mod preferences;
 mod proxied;
 mod stored;
 mod table;
