@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use goodstanding::clock::UnixTime;
+use goodstanding::ocsp::response::SingleExtras;
 use goodstanding::ocsp::{
     CertId, CertStatus, HashAlgorithm, ResponderId, ResponseData, Serial, SignatureAlgorithm, SingleResponse,
     ecdsa,
@@ -40,7 +41,7 @@ fn response_data(serial: Serial) -> Vec<u8> {
         status: CertStatus::Good,
         this_update: THIS_UPDATE,
         next_update: NEXT_UPDATE,
-        extras: goodstanding::ocsp::response::SingleExtras::default(),
+        extras: SingleExtras::default(),
     };
     let data = ResponseData {
         responder_id: ResponderId::ByKey([9; 20]),

@@ -14,6 +14,7 @@ pub mod import;
 pub mod server;
 
 // engines
+pub mod limits;
 pub mod presign;
 pub mod responder;
 
@@ -25,5 +26,6 @@ pub mod store;
 // core
 pub mod clock;
 pub mod ocsp;
+mod reader;
 pub mod shutdown;
 pub mod telemetry;

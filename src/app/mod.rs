@@ -1,10 +1,12 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
+mod audit;
 pub mod files;
 mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -503,9 +505,10 @@ impl App {
         mut so_far: impl FnMut(Vec<Identity>),
     ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let responders = self.responders().await?;
+        let ranks = self.ranks(&responders);
         let mut slots: Vec<Option<Identity>> = Vec::new();
         let mut under_way = FuturesUnordered::new();
-        for (responder, rank) in responders.iter().zip(self.ranks(&responders)) {
+        for (responder, rank) in responders.iter().zip(ranks) {
             let ended = matches!(responder.delegation, Err(DelegationError::Ended(_)));
             if ended || responder.record.retired_at.is_some() {
                 // The way of all responders; one that nothing replaced is missed by who needs it.
@@ -517,7 +520,7 @@ impl App {
                 });
                 let slot = slots.len();
                 slots.push(known.map(|known| Identity::clone(known)));
-                under_way.push(async move { (slot, self.identity(responder, rank, &place, known).await) });
+                under_way.push(async move { (slot, self.identity(responder, &place, rank, known).await) });
             }
         }
         let mut problems = Vec::new();
@@ -546,8 +549,8 @@ impl App {
     async fn identity(
         &self,
         responder: &KnownResponder,
-        rank: usize,
         place: &Place,
+        rank: usize,
         known: Option<&Arc<Identity>>,
     ) -> Result<Identity, AppError> {
         let name = &responder.issuer.record.name;
@@ -575,7 +578,6 @@ impl App {
         };
         let certificate = &responder.certificate;
         let own = self.issuer_settings(name);
-        let from = responder.record.responder.from;
         Ok(Identity {
             issuer: Arc::clone(&responder.issuer.issuer),
             issuer_id: responder.issuer.record.id,
@@ -585,7 +587,9 @@ impl App {
                 ResponderIdForm::ByName => ResponderId::by_name(certificate),
             },
             frame: Arc::new(frame),
-            not_before: certificate.not_before().max(from.unwrap_or(UnixTime::EPOCH)),
+            not_before: certificate
+                .not_before()
+                .max(responder.record.responder.from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
             rank,
             crl_url: own.as_ref().and_then(|own| own.crl_url.as_deref().map(Arc::from)),

@@ -115,8 +115,8 @@ impl Responder {
         if answer.this_update > now || answer.next_update < now || !answer.has_hash(cert_id.hash) {
             return None;
         }
-        let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
         let body = answer.body();
+        let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
         Some(Answer {
             cache: Some(CacheFacts {
                 this_update: answer.this_update,

@@ -47,8 +47,8 @@ pub struct Entry<'a> {
     pub version: i64,
     /// The start of its validity, where known.
     pub not_before: Option<UnixTime>,
-    /// The last moment at which it is answered for: the end of its validity, or later where history is
-    /// served.
+    /// The last moment at which it is answered for: the end of its validity, or later where history
+    /// is served.
     pub not_after: UnixTime,
     /// Its revocation, if it is revoked.
     pub revocation: Option<Revocation>,
@@ -80,7 +80,8 @@ pub struct Slot {
     pub version: i64,
     /// The start of its validity, where known.
     pub not_before: Option<UnixTime>,
-    /// The last moment at which it is answered for; one after 2106-02-07 reads as that day.
+    /// The last moment at which it is answered for: the end of its validity, or later where history
+    /// is served. One after 2106-02-07 reads as that day.
     pub not_after: UnixTime,
     /// Its revocation, if it is revoked.
     pub revocation: Option<Revocation>,
@@ -95,8 +96,8 @@ impl Slot {
         self.revocation.map_or(CertStatus::Good, CertStatus::Revoked)
     }
 
-    /// Whether the certificate is answered for at `now`: in its validity, and after it where history is
-    /// served (C17, C23, L7).
+    /// Whether the certificate is answered for at `now`: within its validity, and where history is
+    /// served after it too (C17, C23, L7).
     #[must_use]
     pub fn is_in_force_at(&self, now: UnixTime) -> bool {
         self.not_before.is_none_or(|not_before| not_before <= now) && now <= self.not_after

@@ -128,6 +128,10 @@ impl Shape {
     }
 }
 
+/// Shapes of one responder's answers for one issuer at the most: good, revoked, with extensions or without.
+/// What has a shape of its own each time, such as an archive cutoff, is kept whole beyond that.
+const SHAPES: usize = 8;
+
 /// `[0] EXPLICIT CRLReason`; "unspecified" is left out (RFC 5280 section 5.3.1).
 fn reason(reason: Option<CrlReason>) -> Option<[u8; 5]> {
     let reason = reason.filter(|reason| *reason != CrlReason::Unspecified)?;
@@ -184,6 +188,11 @@ impl Templates {
         self.all.load().get(usize::from(place)).map(Arc::clone)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.load().len()
+    }
+
     /// The place of the template that writes this answer from `record` (which has no signature and no
     /// ResponseData yet), and whether the ResponseData has to be kept whole beside it.
     pub(super) fn fit(&self, issuer: u32, answer: &SignedAnswer<'_>, record: &Record) -> (u16, bool) {
@@ -198,6 +207,7 @@ impl Templates {
         };
         let hashes: Vec<HashAlgorithm> = response::cert_id_hashes(answer.response_data).collect();
         let mut kept_whole = None;
+        let mut shapes = 0;
         for place in places.iter().rev() {
             let Some(template) = all.get(usize::from(*place)) else { continue };
             if template.frame != answer.frame {
@@ -205,12 +215,12 @@ impl Templates {
             }
             match &template.shape {
                 Some(shape) if writes(shape) => return (*place, false),
-                Some(_) => {}
+                Some(_) => shapes += 1,
                 None if template.hashes == hashes => kept_whole = Some(*place),
                 None => {}
             }
         }
-        let shape = Shape::of(answer.response_data).filter(|shape| writes(shape));
+        let shape = Shape::of(answer.response_data).filter(|shape| shapes < SHAPES && writes(shape));
         let is_whole = shape.is_none();
         if let (true, Some(place)) = (is_whole, kept_whole) {
             return (place, true);

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::ocsp::response::SingleExtras;
-use crate::ocsp::{CertId, CrlReason, ResponderId, ResponseData, SingleResponse, ecdsa, response};
+use crate::ocsp::response::{self, SingleExtras};
+use crate::ocsp::{CertId, CrlReason, ResponderId, ResponseData, SingleResponse, ecdsa};
 
 const ISSUER: IssuerId = IssuerId(1);
 
@@ -194,6 +194,44 @@ proptest! {
             prop_assert_eq!(answer.has_hash(hash), hashes.contains(&hash));
         }
     }
+}
+
+#[test]
+fn answers_of_which_each_has_its_own_shape_are_kept_whole_and_under_few_templates() {
+    let shelf = Shelf::new();
+    let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
+    let made = |at: u64| {
+        let this_update = UnixTime(1_000 + at as i64);
+        let extras = SingleExtras { archive_cutoff: Some(UnixTime(at as i64)), ..SingleExtras::default() };
+        let single = SingleResponse {
+            cert_id: CertId {
+                hash: HashAlgorithm::Sha1,
+                issuer_name_hash: vec![1; 20].into(),
+                issuer_key_hash: vec![2; 20].into(),
+                serial: number(at),
+            },
+            status: CertStatus::Good,
+            this_update,
+            next_update: this_update,
+            extras,
+        };
+        let data = ResponseData {
+            responder_id: ResponderId::ByKey([9; 20]),
+            produced_at: this_update,
+            responses: vec![single],
+            nonce: None,
+            extended_revoke: false,
+        };
+        Made { response_data: data.encode().unwrap(), ..Made::new(&frame, number(at), None, this_update.0) }
+    };
+    for at in 0..100 {
+        assert!(shelf.put(ISSUER, number(at), &entry(1, Some(&made(at)))));
+    }
+    for at in 0..100 {
+        let answer = shelf.get(ISSUER, &number(at)).unwrap().answer.unwrap();
+        assert_eq!(answer.body(), made(at).body());
+    }
+    assert!(shelf.templates.len() <= 10, "{} templates", shelf.templates.len());
 }
 
 #[test]

@@ -4,14 +4,18 @@
 //! its shard in the high half, so a shard is a range of rows and its pages lie together.
 
 mod answers;
+mod audit;
 mod certificates;
 mod connect;
 mod feed;
+mod ledger;
 mod registry;
+mod replies;
 mod rows;
 mod statements;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,8 +23,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
-    FeedPosition, FleetCounts, IssuerId, IssuerRecord, NewAnswer, NewResponder, Registered, ResponderNumber,
-    ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
+    FeedPosition, FleetCounts, IssuerId, IssuerRecord, Ledger, NewAnswer, NewResponder, Registered,
+    ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
@@ -189,6 +193,10 @@ impl Store for SqliteStore {
 
     async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError> {
         self.list_profiles().await
+    }
+
+    fn ledger(self: Arc<Self>) -> Arc<dyn Ledger> {
+        self
     }
 
     async fn close(&self) {

@@ -30,6 +30,8 @@ pub(super) const RESPONDERS: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder ORDER BY number";
 
+pub(super) const RESPONDER_TOKEN: &str = "SELECT token FROM responder WHERE number = ?1";
+
 /// The last row of each shard in the JSON array `?1`.
 pub(super) const LAST_ROWS: &str = "SELECT s.value, (SELECT c.row FROM certificate AS c WHERE c.row BETWEEN s.value << 32 AND (s.value << 32) + 4294967295
              ORDER BY c.row DESC LIMIT 1)
@@ -103,6 +105,29 @@ pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algor
          p50 = excluded.p50, p99 = excluded.p99, measured_at = excluded.measured_at";
 pub(super) const PROFILES: &str = "SELECT token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at
      FROM capacity_profile ORDER BY token, algorithm, sessions";
+
+pub(super) const AUDIT_HEAD: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
+pub(super) const AUDIT_APPEND: &str = "INSERT INTO audit (number, time, actor, action, detail, previous, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) const AUDIT_LINES: &str = "SELECT number, time, actor, action, detail, previous, hash FROM audit
+     WHERE number > ?1 ORDER BY number LIMIT ?2";
+
+/// Begun before `?1`, or before `?2` and still without a reply.
+pub(super) const REPLY_FORGET: &str = "DELETE FROM reply WHERE begun < ?2 AND (begun < ?1 OR status IS NULL)";
+pub(super) const REPLY_FIND: &str =
+    "SELECT request, status, headers, body FROM reply WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_BEGIN: &str =
+    "INSERT INTO reply (caller, key, request, begun) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const REPLY_FINISH: &str =
+    "UPDATE reply SET status = ?3, headers = ?4, body = ?5 WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_ABANDON: &str = "DELETE FROM reply WHERE caller = ?1 AND key = ?2 AND status IS NULL";
+pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
+pub(super) const LEDGER_AFTER: &str =
+    "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// By `?2`, if it is `?1`.
+pub(super) const LEDGER_MOVE: &str =
+    "UPDATE ledger_end SET position = position + ?2 WHERE one = 1 AND position = ?1";
+pub(super) const LEDGER_FORGET: &str =
+    "DELETE FROM ledger WHERE id IN (SELECT value FROM json_each(?1)) AND keep_until <= ?2";
 
 /// A statement over a table of values, `?` for each.
 ///
@@ -189,6 +214,21 @@ pub(super) static ANSWER_PUT: Bulk = Bulk {
     }),
 };
 
+/// Id, position, keep_until, entry.
+pub(super) static LEDGER_PUT: Bulk = Bulk {
+    columns: 4,
+    lengths: LENGTHS,
+    statements: LazyLock::new(|| {
+        stamp(
+            "INSERT INTO ledger (id, position, keep_until, entry) SELECT * FROM ",
+            4,
+            " WHERE column1 IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET position = excluded.position, keep_until = excluded.keep_until,
+                 entry = excluded.entry",
+        )
+    }),
+};
+
 /// Every statement that is no [`Bulk`].
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -202,6 +242,7 @@ pub(super) const ALL: &[&str] = &[
     RESPONDER_BY_NUMBER,
     RESPONDER_RETIRE,
     RESPONDERS,
+    RESPONDER_TOKEN,
     LAST_ROWS,
     FIND,
     STATE_BY_SERIAL,
@@ -220,4 +261,16 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    AUDIT_HEAD,
+    AUDIT_APPEND,
+    AUDIT_LINES,
+    REPLY_FORGET,
+    REPLY_FIND,
+    REPLY_BEGIN,
+    REPLY_FINISH,
+    REPLY_ABANDON,
+    LEDGER_END,
+    LEDGER_AFTER,
+    LEDGER_MOVE,
+    LEDGER_FORGET,
 ];
