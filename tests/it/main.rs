@@ -22,6 +22,7 @@ mod limits;
 mod lint;
 mod presign;
 mod request_differential;
+mod rotation;
 mod serving;
 mod soak;
 mod tokens;

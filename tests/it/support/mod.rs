@@ -1,6 +1,7 @@
 //! What the tests stand on: certification authorities, tokens, the program itself, and the clients
 //! that ask it.
 
+pub(crate) mod alone;
 pub(crate) mod ca;
 pub(crate) mod clients;
 pub(crate) mod command;
