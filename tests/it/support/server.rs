@@ -53,6 +53,12 @@ impl<'s> Server<'s> {
         terminate(&self.child);
     }
 
+    /// Sends SIGKILL, and waits for its end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually("the server's end", PATIENCE, || self.child.try_wait().unwrap()).0
