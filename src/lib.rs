@@ -14,6 +14,7 @@ pub mod import;
 pub mod server;
 
 // engines
+pub mod capacity;
 pub mod limits;
 pub mod presign;
 pub mod responder;

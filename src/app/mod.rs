@@ -2,6 +2,7 @@
 
 mod audit;
 pub mod files;
+pub mod guard;
 mod metrics;
 pub mod rotation;
 pub mod serve;

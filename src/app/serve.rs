@@ -12,7 +12,7 @@ use super::audit::AuditHeadWatch;
 use super::metrics::Figures;
 use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
-use super::{App, AppError};
+use super::{App, AppError, guard};
 use crate::clock::UnixTime;
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
@@ -108,6 +108,23 @@ pub async fn serve(
     let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
     metrics.registry_mut().register_collector(Box::new(audit.figures()));
 
+    // Where nothing is signed there is nothing to guard.
+    let capacity = if roles.contains(&Role::Signer) {
+        let sources = guard::Sources {
+            app: Arc::clone(&app),
+            shelf: Arc::clone(&running.shelf),
+            keeper: Arc::clone(&stats),
+            signers: Arc::clone(&running.signers),
+            offered: Box::new(|| 0),
+        };
+        let findings = guard::start(sources, &shutdown).await?;
+        let figures = guard::CapacityFigures(findings.report.clone());
+        metrics.registry_mut().register_collector(Box::new(figures));
+        Some(guard::router(findings.report))
+    } else {
+        None
+    };
+
     // Every socket is opened before anything runs, so that a port in use is told at once.
     let mut addresses = Addresses::default();
     let endpoint = if roles.contains(&Role::Ocsp) {
@@ -149,12 +166,18 @@ pub async fn serve(
             desk: keeper.desk(),
             policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
         };
+        let gate = &control.access().gate;
+        let api = api::router(services, gate);
+        let api = match capacity {
+            Some(routes) => api.merge(api::readable(routes, gate)),
+            None => api,
+        };
         let router = control::router(
             Arc::new(metrics),
             Arc::new(move || readiness.checks()),
             shutdown.clone(),
             &control.access().gate,
-            api::router(services, &control.access().gate),
+            api,
         );
         let stop = control_stop.clone();
         control_stop.spawn(async move { control.serve(router, stop).await });

@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand, each of which returns what to say and how it went.
 
 mod audit;
+mod capacity;
+mod capacity_text;
 mod check;
 mod config;
 mod context;
@@ -87,6 +89,9 @@ enum Command {
     /// Tokens and keys: list, test, measure.
     #[command(subcommand)]
     Hsm(hsm::Command),
+    /// What the HSMs carry: the guard's state, plans, and scenarios.
+    #[command(subcommand)]
+    Capacity(capacity::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -166,6 +171,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             Command::Hsm(command) => hsm::run(&context, command).await,
             Command::Audit(command) => audit::run(&context, &command).await,
             Command::Credential(command) => credential::run(&context, &command).await,
+            Command::Capacity(command) => capacity::run(&context, command).await,
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }

@@ -200,6 +200,16 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;
 
+    /// The unexpired certificates of a shard by issuer, lifetime and day of expiry, in no order. One shard
+    /// at a time: a report on the whole fleet must not hold up those that read and write meanwhile.
+    async fn fleet_days(&self, shard: Shard, now: UnixTime) -> Result<Vec<FleetDay>, StoreError>;
+
+    /// Keeps what the capacity guard knows, in place of what it knew before.
+    async fn keep_guard(&self, record: &GuardRecord) -> Result<(), StoreError>;
+
+    /// What the capacity guard knew; none before its first look.
+    async fn guard(&self) -> Result<Option<GuardRecord>, StoreError>;
+
     /// The end of the feed: changes after now come after this.
     async fn feed_position(&self) -> Result<FeedPosition, StoreError>;
 

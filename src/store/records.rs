@@ -272,6 +272,30 @@ pub struct CapacityProfile {
     pub measured_at: UnixTime,
 }
 
+/// Unexpired certificates that are alike to the capacity guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FleetDay {
+    /// Their issuer.
+    pub issuer: IssuerId,
+    /// Days from notBefore to notAfter, rounded; none where notBefore is not known.
+    pub lifetime: Option<u32>,
+    /// The day that they end on, counted from 1970-01-01 UTC.
+    pub ends: i64,
+    /// Whether they are revoked.
+    pub revoked: bool,
+    /// How many.
+    pub certificates: u64,
+}
+
+/// What the capacity guard knows, across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardRecord {
+    /// When it was written.
+    pub at: UnixTime,
+    /// What it says: a document of the guard's own.
+    pub document: String,
+}
+
 /// How an issuer's fleet stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FleetCounts {

@@ -4,6 +4,7 @@ mod answers;
 mod audit;
 mod certificates;
 mod feed;
+mod fleet;
 mod ledger;
 mod model;
 mod registry;
@@ -93,6 +94,9 @@ macro_rules! contract_of {
                 an_answer_for_an_older_version_is_not_scheduled_by
                 one_bad_answer_leaves_the_others_unstored
                 a_long_list_of_answers_is_stored_whole;
+            fleet:
+                a_fleet_is_counted_by_issuer_lifetime_day_and_revocation
+                what_the_guard_knows_replaces_what_it_knew;
             feed:
                 another_handle_sees_what_changed_and_the_writer_does_not
                 what_changes_nothing_is_not_announced

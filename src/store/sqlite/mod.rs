@@ -8,6 +8,7 @@ mod audit;
 mod certificates;
 mod connect;
 mod feed;
+mod fleet;
 mod ledger;
 mod registry;
 mod replies;
@@ -23,8 +24,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
-    FeedPosition, FleetCounts, IssuerId, IssuerRecord, Ledger, NewAnswer, NewResponder, Registered,
-    ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store, StoreError,
+    FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger, NewAnswer,
+    NewResponder, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store,
+    StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
@@ -173,6 +175,18 @@ impl Store for SqliteStore {
 
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError> {
         self.count_fleet(issuer, now).await
+    }
+
+    async fn fleet_days(&self, shard: Shard, now: UnixTime) -> Result<Vec<FleetDay>, StoreError> {
+        self.days_of_shard(shard, now).await
+    }
+
+    async fn keep_guard(&self, record: &GuardRecord) -> Result<(), StoreError> {
+        self.put_guard(record).await
+    }
+
+    async fn guard(&self) -> Result<Option<GuardRecord>, StoreError> {
+        self.read_guard().await
     }
 
     async fn feed_position(&self) -> Result<FeedPosition, StoreError> {

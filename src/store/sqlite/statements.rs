@@ -83,6 +83,15 @@ pub(super) const COUNTS: &str = "SELECT coalesce(sum(c.not_after >= ?2), 0),
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE +c.issuer = ?1";
 
+/// Unexpired certificates between two rows by issuer, lifetime, day of expiry and whether revoked.
+pub(super) const FLEET_DAYS: &str = "SELECT issuer, (not_after - not_before + 43200) / 86400 AS lifetime,
+            not_after / 86400 AS ends, revoked_at IS NOT NULL AS revoked, count(*)
+     FROM certificate WHERE row > ?1 AND row <= ?2 AND not_after >= ?3 GROUP BY 1, 2, 3, 4";
+
+pub(super) const GUARD_PUT: &str = "INSERT INTO capacity_guard (one, at, document) VALUES (1, ?1, ?2)
+     ON CONFLICT (one) DO UPDATE SET at = excluded.at, document = excluded.document";
+pub(super) const GUARD: &str = "SELECT at, document FROM capacity_guard WHERE one = 1";
+
 /// The last position pruned, and the end of the feed.
 pub(super) const FEED_BOUNDS: &str =
     "SELECT p.position, max(p.position, coalesce((SELECT max(position) FROM feed), 0))

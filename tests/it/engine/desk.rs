@@ -43,6 +43,7 @@ fn what_is_asked_for_at_the_desk_is_on_the_shelf_when_the_call_returns() {
             let Progress::Signed(state) = &progress[0] else { panic!("{progress:?}") };
             assert_eq!((state.certificate.version, state.answer.as_ref().unwrap().version), (2, 2));
             running.stop().await;
+            stage.close().await;
         },
     );
 }
@@ -77,6 +78,8 @@ fn a_process_that_does_not_sign_takes_the_old_answer_away_and_says_wait() {
             assert!(matches!(slot.status(), CertStatus::Revoked(_)) && slot.answer.is_some());
             signer.stop().await;
             follower.stop().await;
+            other.close().await;
+            stage.close().await;
         },
     );
 }

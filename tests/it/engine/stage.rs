@@ -121,6 +121,12 @@ impl Stage {
         state.unwrap().certificate.key
     }
 
+    /// Lets go of token and database: a module must not be unloaded while it is used.
+    pub(super) async fn close(self) {
+        self.identities.replace(Vec::new());
+        self.app.close().await;
+    }
+
     pub(super) async fn keep(&self, signs: bool) -> Running {
         let frames = Arc::new(ArcSwap::from_pointee(self.app.frames().await.unwrap()));
         let shelf = Arc::new(Shelf::new());

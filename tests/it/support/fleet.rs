@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use goodstanding::clock::{Clock, SystemClock, UnixTime};
+use goodstanding::ocsp::response::SingleExtras;
 use goodstanding::ocsp::{
     CertId, CertStatus, Certificate, CrlReason, HashAlgorithm, Issuer, Received, ResponderId, ResponseData,
     Revocation, Serial, SingleResponse, request,
@@ -156,6 +157,7 @@ impl Fleet {
             status: CertStatus::Good,
             this_update,
             next_update,
+            extras: SingleExtras::default(),
         };
         let data = ResponseData {
             responder_id: ResponderId::by_key(&self.delegate),

@@ -70,6 +70,11 @@ pub fn router(services: Services, gate: &Arc<Gate>) -> Router {
         .with_state(services)
 }
 
+/// Routes of other parts of the process, behind the scope `read`.
+pub fn readable(routes: Router, gate: &Arc<Gate>) -> Router {
+    routes.route_layer(middleware::from_fn_with_state((Arc::clone(gate), Scope::Read), require))
+}
+
 /// The store did not do what was asked: the caller's doing, or a failure that the log tells of.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
