@@ -156,6 +156,7 @@ impl Fleet {
             status: CertStatus::Good,
             this_update,
             next_update,
+            extras: goodstanding::ocsp::response::SingleExtras::default(),
         };
         let data = ResponseData {
             responder_id: ResponderId::by_key(&self.delegate),
