@@ -10,10 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
+use super::desk::{self, Desk, Progress, Request, Tray};
 use super::pipeline::{ItemError, Outcome, Pipeline};
 use super::schedule::Schedule;
 use super::{Frames, entry};
-use crate::clock::UnixTime;
+use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::FailureClass;
@@ -44,6 +45,9 @@ const HOUSEKEEPING: u64 = 300;
 
 /// When an answer that cannot be framed yet is looked at again, if nothing happens before.
 const FRAME_WAIT: Duration = Duration::from_secs(30);
+
+/// Why there is no answer for a certificate that was asked for.
+const EXPIRED: &str = "the certificate has expired or is gone: it gets no answer";
 
 /// What the keeper tells of itself.
 #[derive(Debug, Default)]
@@ -89,11 +93,16 @@ pub struct Keeper {
     unframed: Vec<CertificateKey>,
     /// When each reason for a failure was last logged.
     told: HashMap<String, UnixTime>,
+    desk: Desk,
+    tray: Tray,
+    /// The count of answers signed when it was last looked at.
+    counted: (u64, Stopwatch),
+    /// Answers signed a second while some were; 0 before the first.
+    rate: f64,
 }
 
 impl Keeper {
-    /// A keeper that fills `shelf`. `frames` must hold every installed responder's frame;
-    /// With `signs`
+    /// A keeper that fills `shelf`. `frames` must hold every installed responder's frame. With `signs`
     /// off it only follows what others sign.
     #[must_use]
     pub fn new(
@@ -104,6 +113,7 @@ impl Keeper {
         stats: Arc<KeeperStats>,
         signs: bool,
     ) -> Self {
+        let (desk, tray) = desk::desk();
         Self {
             pipeline,
             shelf,
@@ -116,7 +126,17 @@ impl Keeper {
             news: VecDeque::new(),
             unframed: Vec::new(),
             told: HashMap::new(),
+            desk,
+            tray,
+            counted: (0, Stopwatch::start()),
+            rate: 0.0,
         }
+    }
+
+    /// Where others ask this keeper for an answer out of turn.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
     }
 
     /// Fills the shelf, then keeps everything fresh until the stop. Failures are logged and tried
@@ -175,18 +195,21 @@ impl Keeper {
             return;
         }
         let due = self.shelve(state);
-        if !self.signs {
-            return;
-        }
-        let answered = state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version);
-        if certificate.revocation.is_some() && !answered {
-            self.schedule.set_urgent(certificate.key, due);
-        } else {
-            self.schedule.set(certificate.key, due);
+        if self.signs {
+            let certificate = &state.certificate;
+            self.plan(certificate.key, due, certificate.revocation.is_some() && !is_answered(state));
         }
     }
 
-    /// Shelves a certificate; returns when it is due.
+    fn plan(&mut self, key: CertificateKey, due: UnixTime, urgent: bool) {
+        if urgent {
+            self.schedule.set_urgent(key, due);
+        } else {
+            self.schedule.set(key, due);
+        }
+    }
+
+    /// Shelves a certificate, and tells who waits for it; returns when it is due.
     fn shelve(&mut self, state: &CertificateState) -> UnixTime {
         let certificate = &state.certificate;
         let now = self.now();
@@ -195,11 +218,16 @@ impl Keeper {
         self.shelf.put(certificate.issuer, certificate.serial, &entry);
         match answered {
             // One from the future was made while the clock was ahead: nobody may serve it.
-            Some((this_update, renewed_at)) if this_update <= now => return renewed_at,
+            Some((this_update, renewed_at)) if this_update <= now => {
+                if state.answer.as_ref().is_some_and(|answer| now <= answer.next_update) {
+                    self.tray.shelved(state);
+                }
+                return renewed_at;
+            }
             Some(_) => return now,
             None => {}
         }
-        if state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version) {
+        if is_answered(state) {
             // Another process signed it with a responder that this one is just getting to know.
             self.unframed.push(certificate.key);
             return now.plus(FRAME_WAIT);
@@ -234,6 +262,7 @@ impl Keeper {
                     Some(outcome) => self.finish(outcome),
                     None => return,
                 },
+                Some(request) = self.tray.next(), if !stopping => self.take_up(request).await,
                 _ = tick.tick(), if !stopping => {
                     ticks += 1;
                     self.follow(ticks).await;
@@ -261,11 +290,21 @@ impl Keeper {
             }
             // Its news come through the feed or came already; look at it again at once.
             Outcome::Superseded(key) => self.schedule.finish(key, now, false),
-            Outcome::NotDue(key, None) => self.schedule.forget(key, now),
-            Outcome::NotDue(key, Some(not_before)) => self.schedule.finish(key, not_before, false),
+            Outcome::NotDue(key, None) => {
+                self.tray.failed(key, EXPIRED);
+                self.schedule.forget(key, now);
+            }
+            Outcome::NotDue(key, Some(not_before)) => {
+                self.tray.not_before(key, not_before, now);
+                self.schedule.finish(key, not_before, false);
+            }
             Outcome::Failed(key, error) => {
                 self.stats.failed.fetch_add(1, Ordering::Relaxed);
-                let longest = if is_its_own(&error) { LONGEST_WAIT } else { LONGEST_WAIT_FOR_OTHERS };
+                let own = is_its_own(&error);
+                let longest = if own { LONGEST_WAIT } else { LONGEST_WAIT_FOR_OTHERS };
+                if own {
+                    self.tray.failed(key, &error.to_string());
+                }
                 let wait = FIRST_WAIT.saturating_mul(1 << self.schedule.failures(key).min(16)).min(longest);
                 self.tell(key, &error);
                 self.schedule.finish(key, now.plus(wait), true);
@@ -281,6 +320,46 @@ impl Keeper {
         if let Entry::Vacant(untold) = self.told.entry(reason) {
             tracing::error!(shard = key.shard.0, row = key.row, %error, "no answer; trying again with growing waits");
             untold.insert(now);
+        }
+    }
+
+    /// Reads what was asked for over the desk, shelves it as it is, and signs what has no answer
+    /// before all else.
+    async fn take_up(&mut self, request: Request) {
+        let Request { keys, told } = request;
+        let states = match self.pipeline.store.certificates(&keys).await {
+            Ok(states) => states,
+            Err(error) => {
+                tracing::error!(%error, certificates = keys.len(), "cannot read what was asked for");
+                let reason = error.to_string();
+                for key in &keys {
+                    desk::tell(&told, *key, Progress::Failed(reason.clone()));
+                }
+                self.news.extend(keys);
+                return;
+            }
+        };
+        let mut by_key: HashMap<_, _> =
+            states.into_iter().map(|state| (state.certificate.key, state)).collect();
+        let now = self.now();
+        for key in keys {
+            let Some(state) = by_key.remove(&key) else {
+                desk::tell(&told, key, Progress::Failed("there is no such certificate".to_owned()));
+                continue;
+            };
+            let certificate = &state.certificate;
+            if certificate.not_after < now {
+                desk::tell(&told, key, Progress::Failed(EXPIRED.to_owned()));
+                continue;
+            }
+            self.tray.keep(key, certificate.version, told.clone());
+            let due = self.shelve(&state);
+            if self.signs {
+                self.plan(key, due, due <= now);
+            }
+            if let Some(at) = certificate.not_before.filter(|at| now < *at) {
+                self.tray.not_before(key, at, now);
+            }
         }
     }
 
@@ -310,12 +389,29 @@ impl Keeper {
         let now = self.now();
         self.stats.oldest_due.store(self.schedule.oldest_due(now).map_or(0, |at| at.0), Ordering::Relaxed);
         self.stats.under_way.store(self.schedule.under_way(), Ordering::Relaxed);
+        self.tray.tidy();
+        self.tell_wait();
         if ticks.is_multiple_of(HOUSEKEEPING) {
             let expired = self.shelf.sweep(now);
             self.stats.expired.store(expired as u64, Ordering::Relaxed);
             if let Err(error) = self.pipeline.store.prune_feed(now, FEED_KEPT).await {
                 tracing::warn!(%error, "cannot prune the feed");
             }
+        }
+    }
+
+    /// Reckons how long an answer that is asked for now will take: what is in the pipeline goes first.
+    fn tell_wait(&mut self) {
+        let signed = self.stats.signed.load(Ordering::Relaxed);
+        let (before, watch) = std::mem::replace(&mut self.counted, (signed, Stopwatch::start()));
+        let rate = (signed - before) as f64 / watch.elapsed().as_secs_f64();
+        // While nothing is under way, the last known rate stands.
+        if rate > 0.0 {
+            self.rate = if self.rate == 0.0 { rate } else { self.rate + 0.2 * (rate - self.rate) };
+        }
+        if self.rate > 0.0 {
+            let ahead = (self.schedule.under_way() + 1) as f64;
+            self.tray.set_wait(Duration::from_secs_f64(ahead / self.rate) + self.pipeline.settings.patience);
         }
     }
 
@@ -355,6 +451,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Whether its stored answer is for its present status.
+fn is_answered(state: &CertificateState) -> bool {
+    state.answer.as_ref().is_some_and(|answer| answer.version == state.certificate.version)
 }
 
 /// Whether the certificate itself is the matter, and not the token, the responder or the store.

@@ -2,6 +2,7 @@
 //! token back into the store and onto the shelf.
 
 pub mod batch;
+pub mod desk;
 pub mod identity;
 pub mod keeper;
 pub mod pipeline;

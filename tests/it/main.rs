@@ -8,8 +8,10 @@ mod support;
 
 mod command_line;
 mod conformance;
+mod control;
 mod control_experiment;
 mod corpus;
+mod engine;
 mod fault_matrix;
 mod faults;
 mod faulty_token;

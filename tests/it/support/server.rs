@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::command::terminate;
+use super::command::{signal, terminate};
 use super::site::Site;
 use super::{eventually, http};
 
@@ -46,6 +46,16 @@ impl<'s> Server<'s> {
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.site.path("serve.log")).unwrap()
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Has it read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        signal(&self.child, "HUP");
     }
 
     /// Sends SIGTERM without waiting.
