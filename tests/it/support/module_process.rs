@@ -50,7 +50,7 @@ impl ModuleProcess {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("p11-kit is not installed: `make test` installs the tools");
+            .unwrap_or_else(|error| panic!("p11-kit: {error}: `make test` installs the tools"));
         self.running = Some(child);
         eventually("the module's process", Duration::from_secs(30), || self.socket.exists().then_some(()));
     }
