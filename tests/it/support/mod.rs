@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod faulty;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod module_process;
 pub(crate) mod nginx;
 pub(crate) mod server;
 pub(crate) mod site;
