@@ -83,7 +83,7 @@ fn a_day_without_the_hsm_is_survived_by_slack_and_not_without_it() {
     assert!((80_000.0..=90_000.0).contains(&summary.longest_wait_seconds), "a new one waits for the HSM");
     // Refreshed at 3 days and a half there are 12 hours of slack, and the other 12 are stale ones.
     let tight = simulation::run(scenario("outage-24h", |text| text.replace("2d12h", "3d12h"))).summary;
-    assert!(tight.most_stale > 100_000.0, "{}", tight.most_stale);
+    assert!(tight.most_stale > 30_000.0, "{}", tight.most_stale);
     assert!((tight.least_time_to_stale_seconds + 12.0 * 3_600.0).abs() < 2.0 * 3_600.0);
     assert_eq!(tight.most_expired, 0.0);
 }
