@@ -263,12 +263,15 @@ impl Stage {
         let policies = self.app.policies().await.unwrap();
         let selection = Selection { issuer: Some(self.issuer), within: Duration::ZERO, limit: Some(count) };
         let before = Cpu::read();
-        let plan = batch::plan(&*self.app.store, &policies, &selection, self.app.clock.now(), |_| {});
+        let paces = pipeline::Settings::default();
+        let now = self.app.clock.now();
+        let plan = batch::plan(&*self.app.store, &policies, &selection, &paces, now, |_| {});
         let plan = plan.await.unwrap();
         let planned = Cpu::read();
         let planning = planned.since(before);
-        assert_eq!(plan.keys.len(), count);
-        let report = batch::run(&self.pipeline, &plan, &Shutdown::new(), |_| {}).await;
+        assert_eq!(plan.planned, count);
+        let considered = plan.considered;
+        let report = batch::run(&self.pipeline, plan, &Shutdown::new(), |_| {}).await;
         let cpu = Cpu::read().since(planned);
         assert_eq!(report.signed, count as u64, "{report:?}");
 
@@ -278,7 +281,7 @@ impl Stage {
         samples.verify.push(each(cpu.verify));
         samples.pipeline.push(each(cpu.pipeline));
         samples.sqlite.push(each(cpu.sqlite));
-        samples.planning.push((planning.pipeline + planning.sqlite) as f64 / 1e3 / plan.considered as f64);
+        samples.planning.push((planning.pipeline + planning.sqlite) as f64 / 1e3 / considered as f64);
     }
 
     /// Every certificate has an answer, and those looked at are good.

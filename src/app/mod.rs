@@ -1,11 +1,13 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
+mod audit;
 pub mod files;
 pub mod guard;
 mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -1,13 +1,14 @@
 //! `serve`: the components joined, and the order in which they start and end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::audit::AuditHeadWatch;
 use super::metrics::Figures;
 use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
@@ -18,7 +19,7 @@ use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
 use crate::responder::live::LiveSigner;
 use crate::responder::{IssuerDirectory, NoncePolicy, Responder, UNHEARD, UnknownSerial};
-use crate::server::control::{self, Check, Control};
+use crate::server::control::{self, Check, Control, api};
 use crate::server::ocsp::{Endpoint, EndpointMetrics};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
@@ -64,6 +65,8 @@ struct Running {
     signals: Arc<Signals>,
     keeper: Arc<KeeperStats>,
     watch: Arc<Watch>,
+    /// The control listener's, in a process that has one.
+    access: OnceLock<control::Access>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -85,11 +88,6 @@ pub async fn serve(
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
-    if settings.credentials_file.is_some() {
-        tracing::warn!(
-            "control.credentials_file has no effect yet: the control listener has no API that needs credentials"
-        );
-    }
     if settings.limits_profile.is_some() {
         tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
     }
@@ -107,6 +105,8 @@ pub async fn serve(
         watch: Arc::clone(&running.watch),
         clock: Arc::clone(&app.clock),
     }));
+    let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
+    metrics.registry_mut().register_collector(Box::new(audit.figures()));
 
     // Where nothing is signed there is nothing to guard.
     let capacity = if roles.contains(&Role::Signer) {
@@ -120,9 +120,9 @@ pub async fn serve(
         let findings = guard::start(sources, &shutdown).await?;
         let figures = guard::CapacityFigures(findings.report.clone());
         metrics.registry_mut().register_collector(Box::new(figures));
-        guard::router(findings.report)
+        Some(guard::router(findings.report))
     } else {
-        axum::Router::new()
+        None
     };
 
     // Every socket is opened before anything runs, so that a port in use is told at once.
@@ -139,25 +139,13 @@ pub async fn serve(
     let control = if roles.contains(&Role::Control) {
         let control = Control::bind(&settings.control)?;
         addresses.control = control.local_address().ok();
+        _ = running.access.set(control.access());
         Some(control)
     } else {
         None
     };
     started(&addresses);
 
-    // The control listener outlives the endpoint, so that a drain can be watched.
-    let control_stop = Shutdown::new();
-    if let Some(control) = control {
-        let readiness = Arc::clone(&running);
-        let router = control::router(
-            Arc::new(metrics),
-            Arc::new(move || readiness.checks()),
-            shutdown.clone(),
-            capacity,
-        );
-        let stop = control_stop.clone();
-        control_stop.spawn(async move { control.serve(router, stop).await });
-    }
     let keeper = Keeper::new(
         running.pipeline.clone(),
         Arc::clone(&running.shelf),
@@ -166,7 +154,38 @@ pub async fn serve(
         stats,
         roles.contains(&Role::Signer),
     );
+
+    // The control listener outlives the endpoint, so that a drain can be watched.
+    let control_stop = Shutdown::new();
+    if let Some(control) = control {
+        let readiness = Arc::clone(&running);
+        let policies = Arc::clone(&running.pipeline.policies);
+        let services = api::Services {
+            store: Arc::clone(&app.store),
+            clock: Arc::clone(&app.clock),
+            desk: keeper.desk(),
+            policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
+        };
+        let gate = &control.access().gate;
+        let api = api::router(services, gate);
+        let api = match capacity {
+            Some(routes) => api.merge(api::readable(routes, gate)),
+            None => api,
+        };
+        let router = control::router(
+            Arc::new(metrics),
+            Arc::new(move || readiness.checks()),
+            shutdown.clone(),
+            &control.access().gate,
+            api,
+        );
+        let stop = control_stop.clone();
+        control_stop.spawn(async move { control.serve(router, stop).await });
+    }
     let keeping = shutdown.spawn(watched(keeper.run(shutdown.clone()), shutdown.clone()));
+    let chain = Arc::clone(&audit);
+    let stop = control_stop.clone();
+    control_stop.spawn(async move { chain.watch(stop).await });
     let looking = Arc::clone(&running);
     let stop = shutdown.clone();
     shutdown.spawn(async move { looking.keep_identities(stop, hangup, reload).await });
@@ -255,6 +274,7 @@ impl Running {
             signals: Arc::default(),
             keeper,
             watch: Arc::default(),
+            access: OnceLock::new(),
         })
     }
 
@@ -388,13 +408,25 @@ impl Running {
             ("store.url", old.store_url == settings.store_url),
             ("ocsp (listen, paths, max_connections, drain)", old.endpoint == settings.endpoint),
             ("ocsp (live_rate, live_in_flight)", old.live == settings.live),
-            ("control.listen", old.control == settings.control),
+            ("control.listen", old.control.listen == settings.control.listen),
+            ("control (open_metrics)", old.control.open_metrics == settings.control.open_metrics),
+            (
+                "control (TLS switched on or off, credentials_file set or not)",
+                old.control.tls.is_some() == settings.control.tls.is_some()
+                    && old.control.credentials_file.is_some() == settings.control.credentials_file.is_some(),
+            ),
             ("[[token]]", old.tokens == settings.tokens),
         ];
         for (setting, same) in fixed {
             if !same {
                 tracing::warn!(setting, "this setting changed; it takes effect at the next restart");
             }
+        }
+        if let Some(access) = self.access.get()
+            && let Err(error) = access.reload(&settings.control)
+        {
+            tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
+            return;
         }
         let responder = settings.responder;
         if let Err(error) = self.app.replace_settings(settings).await {

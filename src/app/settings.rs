@@ -22,10 +22,8 @@ pub struct Settings {
     pub live: responder::live::Settings,
     /// How answers name their signer.
     pub responder_id: ResponderIdForm,
-    /// Where the control listener stands.
+    /// Where the control listener stands, and who may call.
     pub control: server::control::Settings,
-    /// Hashed bearer tokens for the control listener.
-    pub credentials_file: Option<PathBuf>,
     /// Preset, validity and refresh.
     pub freshness: Freshness,
     /// The tokens.
@@ -115,7 +113,6 @@ impl Default for Settings {
             live: responder::live::Settings::default(),
             responder_id: ResponderIdForm::ByKey,
             control: server::control::Settings::default(),
-            credentials_file: None,
             freshness: Freshness::new(Preset::WebPki, 168 * HOUR, 84 * HOUR).expect("V 7d, R 3d12h"),
             tokens: Vec::new(),
             issuers: Vec::new(),

@@ -64,6 +64,10 @@ fn missing_files(settings: &Settings) -> Vec<String> {
             wrong.push(format!("token {}: there is no PIN file {}", token.name, path.display()));
         }
     }
+    wrong.extend(settings.control.credentials().err().map(|error| error.to_string()));
+    wrong.extend(
+        settings.control.tls.iter().filter_map(|tls| tls.load().err()).map(|error| error.to_string()),
+    );
     for issuer in &settings.issuers {
         let read = |path: &Path| {
             let der = files::read_certificate(path).map_err(|error| error.to_string())?;
@@ -110,7 +114,10 @@ fn document(settings: &Settings) -> Value {
             "max_connections": endpoint.max_connections,
             "drain": span(endpoint.drain),
         },
-        "control": { "listen": settings.control.listen },
+        "control": {
+            "listen": settings.control.listen,
+            "open_metrics": settings.control.open_metrics,
+        },
         "policy": {
             "preset": settings.freshness.preset().to_string(),
             "validity": span(settings.freshness.validity()),
@@ -125,8 +132,15 @@ fn document(settings: &Settings) -> Value {
             "pack_max": settings.capacity.pack_max,
         },
     });
-    if let Some(file) = &settings.credentials_file {
+    if let Some(file) = &settings.control.credentials_file {
         document["control"]["credentials_file"] = json!(file);
+    }
+    if let Some(tls) = &settings.control.tls {
+        document["control"]["tls_certificate"] = json!(tls.certificate);
+        document["control"]["tls_key"] = json!(tls.key);
+        if let Some(file) = &tls.client_ca {
+            document["control"]["client_ca"] = json!(file);
+        }
     }
     if let Some(profile) = &settings.limits_profile {
         document["limits"] = json!({ "profile": profile });

@@ -62,15 +62,18 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     }
     let selection = Selection { issuer, within, limit: arguments.limit };
     let mut looking = Progress::new("certificates looked at", 0);
-    let plan = batch::plan(&*app.store, &policies, &selection, app.clock.now(), |count| {
+    let paces = Settings::default();
+    let plan = batch::plan(&*app.store, &policies, &selection, &paces, app.clock.now(), |count| {
         looking.set_total(count as u64);
         looking.set(count as u64);
     })
     .await?;
     looking.finish();
 
+    let (considered, planned, missing, left_out) =
+        (plan.considered, plan.planned, plan.missing, plan.left_out);
     let mut report = Report::default();
-    if !plan.keys.is_empty() {
+    if planned > 0 {
         let (identities, problems) = app.identities(&[]).await?;
         let wanted = |id| issuer.is_none_or(|issuer| issuer == id);
         if !identities.iter().any(|identity| wanted(identity.issuer_id)) {
@@ -84,22 +87,22 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             identities: Arc::new(Identities::new(identities)),
             clock: Arc::clone(&app.clock),
             policies: Arc::new(ArcSwap::from_pointee(policies)),
-            settings: Settings::default(),
+            settings: paces,
         };
         let shutdown = Shutdown::new();
         stop_on_signal(&shutdown)?;
-        let mut progress = Progress::new("answers", plan.keys.len() as u64);
-        report = batch::run(&pipeline, &plan, &shutdown, |done| progress.set(done)).await;
+        let mut progress = Progress::new("answers", planned as u64);
+        report = batch::run(&pipeline, plan, &shutdown, |done| progress.set(done)).await;
         progress.finish();
     }
     tidy(&*app.store, app.clock.now()).await;
     app.close().await;
 
     let document = Document {
-        considered: plan.considered,
-        planned: plan.keys.len(),
-        without_answer: plan.missing,
-        left_out_by_limit: plan.left_out,
+        considered,
+        planned,
+        without_answer: missing,
+        left_out_by_limit: left_out,
         per_second: if report.seconds > 0.0 { report.signed as f64 / report.seconds } else { 0.0 },
         report,
     };

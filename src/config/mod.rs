@@ -15,7 +15,7 @@ use crate::ocsp::{Freshness, HashAlgorithm, Preset};
 pub use crate::reader::Problem;
 use crate::reader::{Problems, Section};
 use crate::responder::{NoncePolicy, ResponderIdForm, UnknownSerial};
-use crate::server::control::require_loopback;
+use crate::server::control::tls;
 use crate::server::ocsp::{EndpointError, PathPrefix};
 use crate::signer::{self, PinSource};
 
@@ -138,13 +138,7 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     ocsp.finish(problems);
 
     let mut control = root.section("control", problems);
-    if let Some((_, span)) = control.string("listen", problems) {
-        set(&mut settings.control.listen, control.parsed("listen", problems));
-        if let Err(error) = require_loopback(settings.control.listen) {
-            problems.add(&span, error.to_string());
-        }
-    }
-    settings.credentials_file = control.string("credentials_file", problems).map(|(path, _)| path.into());
+    read_control(&mut control, &mut settings.control, problems);
     control.finish(problems);
 
     let mut policy = root.section("policy", problems);
@@ -198,6 +192,34 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     settings.limits_profile = limits.string("profile", problems).map(|(path, _)| path.into());
     limits.finish(problems);
     settings
+}
+
+fn read_control(
+    section: &mut Section<'_>,
+    settings: &mut crate::server::control::Settings,
+    problems: &mut Problems<'_>,
+) {
+    let listen = section.string("listen", problems).map(|(_, span)| span);
+    set(&mut settings.listen, section.parsed("listen", problems));
+    settings.credentials_file = section.string("credentials_file", problems).map(|(path, _)| path.into());
+    set(&mut settings.open_metrics, section.boolean("open_metrics", problems));
+    let certificate = section.string("tls_certificate", problems).map(|(path, _)| path.into());
+    let key = section.string("tls_key", problems).map(|(path, _)| path.into());
+    let client_ca = section.string("client_ca", problems).map(|(path, _)| path.into());
+    settings.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(tls::Settings { certificate, key, client_ca }),
+        (None, None) if client_ca.is_none() => None,
+        _ => {
+            problems.add(
+                section.span(),
+                "control: TLS needs both tls_certificate and tls_key; client_ca goes with them",
+            );
+            return;
+        }
+    };
+    if let Err(error) = settings.check() {
+        problems.add(listen.as_ref().unwrap_or(section.span()), error.to_string());
+    }
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {

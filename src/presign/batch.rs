@@ -1,16 +1,18 @@
-//! The batch job: everything that is missing or due within a span, nearest expiry first.
+//! The batch job: everything that is missing or due within a span, by the same engine as the keeper.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use super::pipeline::{ItemError, Outcome, Pipeline};
+use super::engine::{self, Ended, Engine, Seen};
+use super::lanes::Lanes;
+use super::pipeline::{self, ItemError, Outcome, Pipeline};
 use super::policies::Policies;
+use super::reading::{self, Page};
 use crate::clock::{Stopwatch, UnixTime};
 use crate::shutdown::Shutdown;
 use crate::signer::FailureClass;
-use crate::store::{CertificateKey, IssuerId, ScheduleEntry, Shard, Store, StoreError};
+use crate::store::{CertificateKey, IssuerId, Shard, Store, StoreError};
 
 /// Certificates whose schedule is read at a time.
 const PAGE: u32 = 10_000;
@@ -29,17 +31,21 @@ pub struct Selection {
     pub limit: Option<usize>,
 }
 
-/// The work, nearest expiry first: certificates without an answer before all others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The work: revocations and certificates without an answer first, then by legal deadline.
+#[derive(Debug)]
 pub struct Plan {
-    /// What to sign, in order.
-    pub keys: Vec<CertificateKey>,
+    engine: Engine,
+    /// What is due until then is due now.
+    until: UnixTime,
+    /// How many certificates are to be signed.
+    pub planned: usize,
     /// Unexpired certificates looked at.
     pub considered: usize,
-    /// How many of the keys have no answer yet.
+    /// How many of those that are due have no answer yet.
     pub missing: usize,
     /// How many were left out by the limit.
     pub left_out: usize,
+    unreadable: Vec<(CertificateKey, StoreError)>,
 }
 
 /// How a batch went.
@@ -80,15 +86,27 @@ pub async fn plan(
     store: &dyn Store,
     policies: &Policies,
     selection: &Selection,
+    settings: &pipeline::Settings,
     now: UnixTime,
     mut looked_at: impl FnMut(usize),
 ) -> Result<Plan, StoreError> {
-    let mut plan = Plan::default();
-    let mut due: Vec<(Option<UnixTime>, CertificateKey)> = Vec::new();
+    let until = now.plus(selection.within);
+    let settings = engine::Settings { in_flight: settings.room(), early: false };
+    let mut engine = Engine::new(settings, Arc::new(policies.clone()), until);
+    let (mut considered, mut missing, mut unreadable) = (0, 0, Vec::new());
     for shard in Shard::all() {
         let mut after = 0;
         loop {
-            let page = store.schedule(shard, after, PAGE, now.minus(policies.longest_history())).await?;
+            let since = now.minus(policies.longest_history());
+            let read = |limit| store.schedule(shard, after, limit, since);
+            let page = match reading::page(store, shard, after, PAGE, read).await? {
+                Page::Rows(page) => page,
+                Page::Unreadable(key, error) => {
+                    after = key.row;
+                    unreadable.push((key, error));
+                    continue;
+                }
+            };
             let Some(last) = page.last() else { break };
             after = last.key.row;
             for entry in &page {
@@ -96,91 +114,82 @@ pub async fn plan(
                 if selection.issuer.is_some_and(|issuer| issuer != entry.issuer) || answered_until < now {
                     continue;
                 }
-                plan.considered += 1;
-                if is_due(entry, policies, now.plus(selection.within), now) {
-                    plan.missing += usize::from(entry.answer.is_none());
-                    due.push((entry.answer.map(|answer| answer.next_update), entry.key));
+                considered += 1;
+                // One from the future was made while the clock was ahead: nobody may serve it.
+                let answer = entry.answer.filter(|answer| answer.this_update <= now);
+                let due = answer.is_none_or(|answer| {
+                    let times = [answer.this_update, answer.next_update];
+                    policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
+                });
+                if due && entry.not_before.is_none_or(|not_before| not_before <= now) {
+                    missing += usize::from(entry.answer.is_none());
+                    let seen = Seen {
+                        key: entry.key,
+                        issuer: entry.issuer,
+                        serial: entry.serial,
+                        revoked: false,
+                        answer: answer.map(|answer| (answer.this_update, answer.next_update)),
+                        retired: answer.is_some_and(|answer| policies.is_retired(answer.responder)),
+                        not_before: entry.not_before,
+                    };
+                    engine.note(&seen, until);
                 }
             }
-            looked_at(plan.considered);
+            looked_at(considered);
         }
     }
-    // None, no answer at all, sorts before every expiry.
-    due.sort_unstable();
-    let limit = selection.limit.unwrap_or(usize::MAX);
-    plan.left_out = due.len().saturating_sub(limit);
-    plan.keys = due.into_iter().take(limit).map(|(_, key)| key).collect();
-    Ok(plan)
-}
-
-fn is_due(entry: &ScheduleEntry, policies: &Policies, until: UnixTime, now: UnixTime) -> bool {
-    if entry.not_before.is_some_and(|not_before| now < not_before) {
-        return false;
-    }
-    entry
-        .answer
-        // One from the future was made while the clock was ahead: nobody may serve it.
-        .is_none_or(|answer| {
-            let times = [answer.this_update, answer.next_update];
-            answer.this_update > now
-                || policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
-        })
+    let due = engine.planned();
+    let planned = due.min(selection.limit.unwrap_or(usize::MAX));
+    Ok(Plan { engine, until, planned, considered, missing, left_out: due - planned, unreadable })
 }
 
 /// Signs what the plan holds. `progress` is told the number of outcomes so far. A token that stops
-/// signing altogether, or `shutdown`, ends the batch early; what was signed is stored.
+/// signing altogether, or `shutdown`, ends the batch early; what was signed is stored. Each
+/// certificate is tried once: run it again for those that failed.
 pub async fn run(
     pipeline: &Pipeline,
-    plan: &Plan,
+    plan: Plan,
     shutdown: &Shutdown,
     mut progress: impl FnMut(u64),
 ) -> Report {
     let watch = Stopwatch::start();
-    let (to_pipeline, keys) = mpsc::channel(pipeline.settings.portion);
-    let (outcomes, mut results) = mpsc::channel(pipeline.settings.portion);
-    let stop = Shutdown::new();
-    let feed = async {
-        for key in &plan.keys {
-            tokio::select! {
-                sent = to_pipeline.send(*key) => if sent.is_err() { break },
-                () = shutdown.stopped() => break,
-                () = stop.stopped() => break,
-            }
-        }
-        drop(to_pipeline);
-    };
-    let collect = async {
-        let mut report = Report::default();
+    let mut engine = plan.engine;
+    let mut tally = Tally::default();
+    for (key, error) in plan.unreadable {
+        tally.failed(key, &error.to_string());
+    }
+    let (lanes, mut outcomes, work) = Lanes::open(pipeline, &engine);
+    let keep = async {
+        let mut lanes = Some(lanes);
+        let mut left = plan.planned;
         let mut done = 0;
-        let mut reasons: HashMap<String, u64> = HashMap::new();
-        while let Some(outcome) = results.recv().await {
-            match outcome {
-                Outcome::Stored(_) => report.signed += 1,
-                Outcome::Superseded(_) => report.superseded += 1,
-                Outcome::NotDue(..) => report.not_due += 1,
-                Outcome::Failed(key, error) => {
-                    report.failed += 1;
-                    if report.failures.len() < FAILURES_LISTED {
-                        let certificate = format!("shard {} row {}", key.shard.0, key.row);
-                        report.failures.push(Failure { certificate, reason: error.to_string() });
-                    }
-                    if is_hopeless(&error) && report.stopped_by.is_none() {
-                        report.stopped_by = Some(error.to_string());
-                        stop.stop();
-                    }
-                    *reasons.entry(error.to_string()).or_default() += 1;
+        loop {
+            if let Some(open) = &lanes {
+                left -= open.feed(&mut engine, plan.until, left);
+                if left == 0 || tally.report.stopped_by.is_some() {
+                    // The pipelines end when their sources do, and then the outcomes do.
+                    lanes = None;
                 }
             }
-            done += 1;
-            progress(done);
+            tokio::select! {
+                outcome = outcomes.recv() => {
+                    let Some((lane, outcome)) = outcome else { break };
+                    let key = tally.count(outcome);
+                    engine.finish(lane, key, Ended::NotDue(None), plan.until);
+                    done += 1;
+                    progress(done);
+                }
+                () = shutdown.stopped(), if lanes.is_some() => lanes = None,
+            }
         }
-        for (reason, count) in reasons {
-            tracing::error!(count, %reason, "certificates got no answer");
-        }
-        report.not_reached = plan.keys.len() as u64 - done;
-        report
+        done
     };
-    let ((), (), mut report) = tokio::join!(feed, pipeline.run(keys, outcomes), collect);
+    let ((), done) = tokio::join!(work, keep);
+    for (reason, count) in tally.reasons {
+        tracing::error!(count, %reason, "certificates got no answer");
+    }
+    let mut report = tally.report;
+    report.not_reached = plan.planned as u64 - done;
     if report.stopped_by.is_none() && report.not_reached > 0 {
         report.stopped_by = Some("a stop was asked for".to_owned());
     }
@@ -188,12 +197,56 @@ pub async fn run(
     report
 }
 
+/// What the outcomes so far come to.
+#[derive(Default)]
+struct Tally {
+    report: Report,
+    reasons: HashMap<String, u64>,
+}
+
+impl Tally {
+    /// Counts an outcome; returns whose it is.
+    fn count(&mut self, outcome: Outcome) -> CertificateKey {
+        match outcome {
+            Outcome::Stored(state) => {
+                self.report.signed += 1;
+                state.certificate.key
+            }
+            Outcome::Superseded(key) => {
+                self.report.superseded += 1;
+                key
+            }
+            Outcome::NotDue(key, _) => {
+                self.report.not_due += 1;
+                key
+            }
+            Outcome::Failed(key, error) => {
+                let reason = error.to_string();
+                self.failed(key, &reason);
+                if is_hopeless(&error) && self.report.stopped_by.is_none() {
+                    self.report.stopped_by = Some(reason);
+                }
+                key
+            }
+        }
+    }
+
+    fn failed(&mut self, key: CertificateKey, reason: &str) {
+        self.report.failed += 1;
+        if self.report.failures.len() < FAILURES_LISTED {
+            let certificate = format!("shard {} row {}", key.shard.0, key.row);
+            self.report.failures.push(Failure { certificate, reason: reason.to_owned() });
+        }
+        *self.reasons.entry(reason.to_owned()).or_default() += 1;
+    }
+}
+
 /// Whether going on would only fail again: the token, the PIN or the store is the matter, not one
 /// certificate.
 fn is_hopeless(error: &ItemError) -> bool {
     match error {
         ItemError::Sign(error) => matches!(error.class(), FailureClass::Token | FailureClass::Pin),
-        ItemError::Store(_) => true,
+        ItemError::Store(error) => !reading::is_of_one_row(error),
         ItemError::NoResponder | ItemError::Compose(_) => false,
     }
 }

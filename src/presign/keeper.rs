@@ -1,23 +1,26 @@
 //! Keeps the fleet fresh while serving: fills the shelf, follows the store's feed, and signs what
 //! comes due.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::pipeline::{ItemError, Outcome, Pipeline};
-use super::schedule::Schedule;
+use super::desk::{self, Desk, Progress, Request, Tray};
+use super::engine::{self, Ended, Engine, Figures, Reach, Seen};
+use super::lanes::{self, Lanes};
+use super::pipeline::{Outcome, Pipeline};
+use super::policies::Policies;
+use super::reading::{self, Page};
 use super::{Frames, entry};
-use crate::clock::UnixTime;
+use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
-use crate::signer::FailureClass;
-use crate::store::{CertificateKey, CertificateState, FeedPosition, Shard, StoreError};
+use crate::signer::Lane;
+use crate::store::{CertificateKey, CertificateRecord, CertificateState, FeedPosition, Shard, StoreError};
 
 /// Certificates read at a time when the shelf is filled.
 const PAGE: u32 = 2_000;
@@ -29,21 +32,29 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long the feed's entries are kept for readers that were away.
 pub const FEED_KEPT: Duration = Duration::from_secs(3_600);
 
-/// The first wait after a failure; doubled with each further one up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
-/// The longest wait after a failure that is not the certificate's own, such as a token that is away.
-const LONGEST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(30);
+/// Between two attempts to fill the shelf.
+const LOAD_WAIT: Duration = Duration::from_secs(1);
 
 /// How often the same reason is logged.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Ticks between two reckonings of the figures.
+const RECKONING: u64 = 5;
+
+/// Outcomes taken up before anything else is looked at.
+const OUTCOMES: usize = 500;
+
+/// How long before the first legal deadline the operator is told that it comes near.
+const NEAR: [Duration; 2] = [Duration::from_secs(3_600), Duration::from_secs(4 * 3_600)];
 
 /// Ticks between two looks at the whole shelf.
 const HOUSEKEEPING: u64 = 300;
 
 /// When an answer that cannot be framed yet is looked at again, if nothing happens before.
 const FRAME_WAIT: Duration = Duration::from_secs(30);
+
+/// Why there is no answer for a certificate that was asked for.
+const EXPIRED: &str = "the certificate has expired or is gone: it gets no answer";
 
 /// What the keeper tells of itself.
 #[derive(Debug, Default)]
@@ -60,6 +71,8 @@ pub struct KeeperStats {
     pub feed_read_at: AtomicI64,
     /// Answers on the shelf that had expired when it was last looked over.
     pub expired: AtomicU64,
+    /// What waits in which lane, what is to come, and what is in the way; a second old at the most.
+    pub figures: ArcSwap<Figures>,
 }
 
 /// What the keeper and the process around it tell each other.
@@ -81,7 +94,7 @@ pub struct Keeper {
     signals: Arc<Signals>,
     stats: Arc<KeeperStats>,
     signs: bool,
-    schedule: Schedule,
+    engine: Engine,
     position: FeedPosition,
     /// Certificates that the feed named and that are still to be read.
     news: VecDeque<CertificateKey>,
@@ -89,11 +102,20 @@ pub struct Keeper {
     unframed: Vec<CertificateKey>,
     /// When each reason for a failure was last logged.
     told: HashMap<String, UnixTime>,
+    desk: Desk,
+    tray: Tray,
+    /// The count of answers signed when it was last looked at.
+    counted: (u64, Stopwatch),
+    /// The monotonic clock.
+    running: Stopwatch,
+    /// The nearest of [`NEAR`] that was told of.
+    near: Option<Duration>,
+    /// Answers signed a second while some were; 0 before the first.
+    rate: f64,
 }
 
 impl Keeper {
-    /// A keeper that fills `shelf`. `frames` must hold every installed responder's frame;
-    /// With `signs`
+    /// A keeper that fills `shelf`. `frames` must hold every installed responder's frame. With `signs`
     /// off it only follows what others sign.
     #[must_use]
     pub fn new(
@@ -104,6 +126,9 @@ impl Keeper {
         stats: Arc<KeeperStats>,
         signs: bool,
     ) -> Self {
+        let (desk, tray) = desk::desk();
+        let settings = engine::Settings { in_flight: pipeline.settings.room(), early: true };
+        let engine = Engine::new(settings, pipeline.policies.load_full(), pipeline.clock.now());
         Self {
             pipeline,
             shelf,
@@ -111,12 +136,24 @@ impl Keeper {
             signals,
             stats,
             signs,
-            schedule: Schedule::default(),
+            engine,
             position: FeedPosition(0),
             news: VecDeque::new(),
             unframed: Vec::new(),
             told: HashMap::new(),
+            desk,
+            tray,
+            counted: (0, Stopwatch::start()),
+            running: Stopwatch::start(),
+            near: None,
+            rate: 0.0,
         }
+    }
+
+    /// Where others ask this keeper for an answer out of turn.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
     }
 
     /// Fills the shelf, then keeps everything fresh until the stop. Failures are logged and tried
@@ -125,14 +162,12 @@ impl Keeper {
         while let Err(error) = self.load().await {
             tracing::error!(%error, "cannot fill the shelf from the store; trying again");
             tokio::select! {
-                () = tokio::time::sleep(FIRST_WAIT) => {}
+                () = tokio::time::sleep(LOAD_WAIT) => {}
                 () = shutdown.stopped() => return,
             }
         }
-        let (to_pipeline, keys) = mpsc::channel(self.pipeline.settings.portion);
-        let (outcomes, results) = mpsc::channel(self.pipeline.settings.portion);
-        let pipeline = self.pipeline.clone();
-        tokio::join!(pipeline.run(keys, outcomes), self.keep(to_pipeline, results, &shutdown));
+        let (lanes, outcomes, work) = Lanes::open(&self.pipeline, &self.engine);
+        tokio::join!(work, self.keep(lanes, outcomes, &shutdown));
     }
 
     /// Puts every unexpired certificate on the shelf and into the schedule.
@@ -144,10 +179,19 @@ impl Keeper {
         for shard in Shard::all() {
             let mut after = 0;
             loop {
-                let page = store.states(shard, after, PAGE, self.now().minus(history)).await?;
-                let Some(last) = page.last() else { break };
-                after = last.certificate.key.row;
-                page.iter().for_each(|state| self.note(state));
+                match reading::states(&*store, shard, after, PAGE, self.now().minus(history)).await? {
+                    Page::Rows(page) => {
+                        let Some(last) = page.last() else { break };
+                        after = last.certificate.key.row;
+                        for state in &page {
+                            self.note(state);
+                        }
+                    }
+                    Page::Unreadable(key, error) => {
+                        after = key.row;
+                        self.unreadable(key, &error);
+                    }
+                }
             }
         }
         self.news.clear();
@@ -165,131 +209,182 @@ impl Keeper {
         self.pipeline.clock.now()
     }
 
-    /// Shelves a certificate as it is now, and schedules it. A revocation goes before all else.
-    fn note(&mut self, state: &CertificateState) {
-        let certificate = &state.certificate;
-        let policy = *self.pipeline.policies.load().of(certificate.issuer);
-        if policy.answered_until(certificate.not_after) < self.now()
-            && self.shelf.get(certificate.issuer, &certificate.serial).is_none()
-        {
-            return;
-        }
-        let due = self.shelve(state);
-        if !self.signs {
-            return;
-        }
-        let answered = state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version);
-        if certificate.revocation.is_some() && !answered {
-            self.schedule.set_urgent(certificate.key, due);
-        } else {
-            self.schedule.set(certificate.key, due);
-        }
+    /// The last moment at which a certificate is answered for.
+    fn answered_until(&self, certificate: &CertificateRecord) -> UnixTime {
+        self.pipeline.policies.load().of(certificate.issuer).answered_until(certificate.not_after)
     }
 
-    /// Shelves a certificate; returns when it is due.
-    fn shelve(&mut self, state: &CertificateState) -> UnixTime {
+    /// Shelves a certificate as it is now, and plans its next answer. Returns when that is due.
+    fn note(&mut self, state: &CertificateState) -> UnixTime {
         let certificate = &state.certificate;
         let now = self.now();
-        let entry = entry(state, &self.frames.load(), &self.pipeline.policies.load());
-        let answered = entry.answer.as_ref().map(|answer| (answer.this_update, answer.renewed_at));
-        self.shelf.put(certificate.issuer, certificate.serial, &entry);
-        match answered {
-            // One from the future was made while the clock was ahead: nobody may serve it.
-            Some((this_update, renewed_at)) if this_update <= now => return renewed_at,
-            Some(_) => return now,
-            None => {}
+        if self.answered_until(certificate) < now
+            && self.shelf.get(certificate.issuer, &certificate.serial).is_none()
+        {
+            return UnixTime::MAX;
         }
-        if state.answer.as_ref().is_some_and(|answer| answer.version == certificate.version) {
-            // Another process signed it with a responder that this one is just getting to know.
-            self.unframed.push(certificate.key);
-            return now.plus(FRAME_WAIT);
-        }
-        certificate.not_before.map_or(now, |not_before| not_before.max(now))
+        let seen = self.shelve(state);
+        if self.signs { self.engine.note(&seen, now) } else { now }
     }
 
-    async fn keep(
-        &mut self,
-        to_pipeline: mpsc::Sender<CertificateKey>,
-        mut results: mpsc::Receiver<Outcome>,
-        shutdown: &Shutdown,
-    ) {
+    /// Shelves a certificate, and tells who waits for it; returns what the engine has to know of it.
+    fn shelve(&mut self, state: &CertificateState) -> Seen {
+        let now = self.now();
+        let certificate = &state.certificate;
+        let policies = self.pipeline.policies.load();
+        let entry = entry(state, &self.frames.load(), &policies);
+        let shelved = entry.answer.as_ref().map(|answer| (answer.this_update, answer.next_update));
+        self.shelf.put_at(certificate.issuer, certificate.serial, &entry, now);
+        let mut seen = seen(state, &policies);
+        match shelved {
+            Some((this_update, next_update)) if this_update <= now && now <= next_update => {
+                self.tray.shelved(state);
+            }
+            None if seen.answer.is_some() => {
+                // Another process signed it with a responder that this one is just getting to know.
+                self.unframed.push(certificate.key);
+                (seen.answer, seen.not_before) = (None, Some(now.plus(FRAME_WAIT)));
+            }
+            _ => {}
+        }
+        seen
+    }
+
+    /// A row that cannot be read has no answer, and must not keep others from theirs.
+    fn unreadable(&mut self, key: CertificateKey, error: &StoreError) {
+        let reason = error.to_string();
+        self.tray.failed(key, &reason);
+        self.tell(key, &reason);
+        self.engine.quarantine(key, &reason, self.now());
+    }
+
+    async fn keep(&mut self, lanes: Lanes, mut outcomes: lanes::Outcomes, shutdown: &Shutdown) {
         let signals = Arc::clone(&self.signals);
-        let mut to_pipeline = Some(to_pipeline);
+        let mut lanes = Some(lanes);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0u64;
-        let mut next = None;
-        let mut stopping = false;
+        let mut ended = Vec::with_capacity(OUTCOMES);
         loop {
-            if stopping {
-                // The pipeline ends when its source does, and then the outcomes do.
-                to_pipeline = None;
-            } else if next.is_none() && self.signs {
-                next = self.schedule.take(self.now());
+            let stopping = lanes.is_none();
+            if self.signs
+                && let Some(lanes) = &lanes
+            {
+                lanes.feed(&mut self.engine, self.pipeline.clock.now(), usize::MAX);
             }
             tokio::select! {
                 biased;
-                () = shutdown.stopped(), if !stopping => stopping = true,
-                outcome = results.recv() => match outcome {
-                    Some(outcome) => self.finish(outcome),
-                    None => return,
-                },
+                // The pipelines end when their sources do, and then the outcomes do.
+                () = shutdown.stopped(), if !stopping => lanes = None,
+                count = outcomes.recv_many(&mut ended, OUTCOMES) => {
+                    if count == 0 {
+                        return;
+                    }
+                    ended.drain(..).for_each(|(lane, outcome)| self.finish(lane, outcome));
+                }
+                Some(request) = self.tray.next(), if !stopping => self.take_up(request).await,
                 _ = tick.tick(), if !stopping => {
                     ticks += 1;
                     self.follow(ticks).await;
                 }
                 () = signals.responders_changed.notified(), if !stopping => self.responders_changed(),
                 () = signals.policy_changed.notified(), if !stopping => self.plan_anew().await,
-                permit = reserve(to_pipeline.as_ref()), if next.is_some() && !stopping => {
-                    if let (Some(permit), Some(key)) = (permit, next.take()) {
-                        permit.send(key);
-                    }
-                }
-                // After the permit: a long import must not keep what is due from the token.
+                // A long import must not keep what is due from the token: a portion at a time.
                 () = std::future::ready(()), if !self.news.is_empty() && !stopping => self.take_in().await,
             }
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    fn finish(&mut self, lane: Lane, outcome: Outcome) {
         let now = self.now();
         match outcome {
             Outcome::Stored(state) => {
                 self.stats.signed.fetch_add(1, Ordering::Relaxed);
-                let due = self.shelve(&state);
-                self.schedule.finish(state.certificate.key, due, false);
+                let seen = self.shelve(&state);
+                self.engine.finish(lane, seen.key, Ended::Answered(&seen), now);
             }
             // Its news come through the feed or came already; look at it again at once.
-            Outcome::Superseded(key) => self.schedule.finish(key, now, false),
-            Outcome::NotDue(key, None) => self.schedule.forget(key, now),
-            Outcome::NotDue(key, Some(not_before)) => self.schedule.finish(key, not_before, false),
+            Outcome::Superseded(key) => self.engine.finish(lane, key, Ended::Superseded, now),
+            Outcome::NotDue(key, not_before) => {
+                match not_before {
+                    None => self.tray.failed(key, EXPIRED),
+                    Some(at) => self.tray.not_before(key, at, now),
+                }
+                self.engine.finish(lane, key, Ended::NotDue(not_before), now);
+            }
             Outcome::Failed(key, error) => {
                 self.stats.failed.fetch_add(1, Ordering::Relaxed);
-                let longest = if is_its_own(&error) { LONGEST_WAIT } else { LONGEST_WAIT_FOR_OTHERS };
-                let wait = FIRST_WAIT.saturating_mul(1 << self.schedule.failures(key).min(16)).min(longest);
-                self.tell(key, &error);
-                self.schedule.finish(key, now.plus(wait), true);
+                let (reach, reason) = (error.reach(), error.to_string());
+                if reach == Reach::Item {
+                    self.tray.failed(key, &reason);
+                }
+                self.tell(key, &reason);
+                self.engine.finish(lane, key, Ended::Failed(reach, &reason), now);
             }
         }
     }
 
     /// Logs a failure, each reason once a minute: when a token is away, the whole fleet fails for it.
-    fn tell(&mut self, key: CertificateKey, error: &ItemError) {
+    fn tell(&mut self, key: CertificateKey, reason: &str) {
         let now = self.now();
-        let reason = error.to_string();
         self.told.retain(|_, at| now.since(*at) < TOLD_EVERY);
-        if let Entry::Vacant(untold) = self.told.entry(reason) {
-            tracing::error!(shard = key.shard.0, row = key.row, %error, "no answer; trying again with growing waits");
-            untold.insert(now);
+        if !self.told.contains_key(reason) {
+            tracing::error!(shard = key.shard.0, row = key.row, %reason, "no answer; trying again with growing waits");
+            self.told.insert(reason.to_owned(), now);
+        }
+    }
+
+    /// Reads what was asked for over the desk, shelves it as it is, and signs what has no answer
+    /// before all else.
+    async fn take_up(&mut self, request: Request) {
+        let Request { keys, told } = request;
+        let (states, unreadable) = match reading::certificates(&*self.pipeline.store, &keys).await {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, certificates = keys.len(), "cannot read what was asked for");
+                let reason = error.to_string();
+                for key in &keys {
+                    desk::tell(&told, *key, Progress::Failed(reason.clone()));
+                }
+                self.news.extend(keys);
+                return;
+            }
+        };
+        for (key, error) in unreadable {
+            desk::tell(&told, key, Progress::Failed(error.to_string()));
+            self.unreadable(key, &error);
+        }
+        let mut by_key: HashMap<_, _> =
+            states.into_iter().map(|state| (state.certificate.key, state)).collect();
+        let now = self.now();
+        for key in keys {
+            let Some(state) = by_key.remove(&key) else {
+                // Of one that cannot be read this has been told already, and counts first.
+                desk::tell(&told, key, Progress::Failed("there is no such certificate".to_owned()));
+                continue;
+            };
+            let certificate = &state.certificate;
+            if self.answered_until(certificate) < now {
+                desk::tell(&told, key, Progress::Failed(EXPIRED.to_owned()));
+                continue;
+            }
+            self.tray.keep(key, certificate.version, told.clone());
+            if self.note(&state) <= now && self.signs {
+                self.engine.hasten(key);
+            }
+            if let Some(at) = certificate.not_before.filter(|at| now < *at) {
+                self.tray.not_before(key, at, now);
+            }
         }
     }
 
     fn responders_changed(&mut self) {
-        self.schedule.wake(self.now());
+        self.engine.wake(self.pipeline.clock.now());
         self.news.extend(self.unframed.drain(..));
     }
 
     async fn plan_anew(&mut self) {
+        self.engine.set_policies(self.pipeline.policies.load_full(), self.pipeline.clock.now());
         if let Err(error) = self.load().await {
             tracing::error!(%error, "cannot plan anew; due times stay as they were until each is signed again");
         }
@@ -297,6 +392,12 @@ impl Keeper {
 
     /// Reads the feed, and now and then does the housekeeping.
     async fn follow(&mut self, ticks: u64) {
+        if let Some(step) = self.engine.watch(self.pipeline.clock.now(), self.running.elapsed()) {
+            tracing::warn!(
+                seconds = step.seconds,
+                "the wall clock was set while running; due times follow it, and answers from the future give way"
+            );
+        }
         match self.read_feed().await {
             Ok(()) => self.stats.feed_read_at.store(self.now().0, Ordering::Relaxed),
             Err(error) => {
@@ -308,14 +409,56 @@ impl Keeper {
             }
         }
         let now = self.now();
-        self.stats.oldest_due.store(self.schedule.oldest_due(now).map_or(0, |at| at.0), Ordering::Relaxed);
-        self.stats.under_way.store(self.schedule.under_way(), Ordering::Relaxed);
+        self.stats.under_way.store(self.engine.under_way() as u64, Ordering::Relaxed);
+        if ticks % RECKONING == 1 {
+            self.reckon(now);
+        }
+        self.tray.tidy();
+        self.tell_wait();
         if ticks.is_multiple_of(HOUSEKEEPING) {
             let expired = self.shelf.sweep(now);
             self.stats.expired.store(expired as u64, Ordering::Relaxed);
             if let Err(error) = self.pipeline.store.prune_feed(now, FEED_KEPT).await {
                 tracing::warn!(%error, "cannot prune the feed");
             }
+        }
+    }
+
+    /// Reckons the figures, and tells the operator when the first legal deadline comes near.
+    fn reckon(&mut self, now: UnixTime) {
+        let figures = self.engine.figures(now);
+        let oldest = self.engine.oldest_due(&figures.outlook).filter(|at| *at <= now);
+        self.stats.oldest_due.store(oldest.map_or(0, |at| at.0), Ordering::Relaxed);
+        let left = figures.outlook.stale_at.map(|at| at.since(now));
+        let near = left.and_then(|left| NEAR.into_iter().find(|near| left <= *near));
+        if near != self.near {
+            let late = figures.outlook.lanes[Lane::Refresh.index()].due;
+            if let (Some(left), true) = (left, near.is_some() && (self.near.is_none() || near < self.near)) {
+                tracing::error!(
+                    seconds_left = left.as_secs(),
+                    certificates_due = late,
+                    "an answer reaches its legal deadline soon: see which token is away or too slow"
+                );
+            } else if near.is_none() {
+                tracing::info!(certificates_due = late, "legal deadlines are far again");
+            }
+            self.near = near;
+        }
+        self.stats.figures.store(Arc::new(figures));
+    }
+
+    /// Reckons how long an answer that is asked for now will take: what is in the pipeline goes first.
+    fn tell_wait(&mut self) {
+        let signed = self.stats.signed.load(Ordering::Relaxed);
+        let (before, watch) = std::mem::replace(&mut self.counted, (signed, Stopwatch::start()));
+        let rate = (signed - before) as f64 / watch.elapsed().as_secs_f64();
+        // While nothing is under way, the last known rate stands.
+        if rate > 0.0 {
+            self.rate = if self.rate == 0.0 { rate } else { self.rate + 0.2 * (rate - self.rate) };
+        }
+        if self.rate > 0.0 {
+            let ahead = (self.engine.ahead_of(Lane::First) + 1) as f64;
+            self.tray.set_wait(Duration::from_secs_f64(ahead / self.rate) + self.pipeline.settings.patience);
         }
     }
 
@@ -346,8 +489,13 @@ impl Keeper {
     async fn take_in(&mut self) {
         let count = self.pipeline.settings.portion.min(self.news.len());
         let portion: Vec<_> = self.news.drain(..count).collect();
-        match self.pipeline.store.certificates(&portion).await {
-            Ok(states) => states.iter().for_each(|state| self.note(state)),
+        match reading::certificates(&*self.pipeline.store, &portion).await {
+            Ok((states, unreadable)) => {
+                for state in &states {
+                    self.note(state);
+                }
+                unreadable.iter().for_each(|(key, error)| self.unreadable(*key, error));
+            }
             Err(error) => {
                 tracing::error!(%error, certificates = count, "cannot read what the feed named; trying again");
                 self.news.extend(portion);
@@ -357,17 +505,17 @@ impl Keeper {
     }
 }
 
-/// Whether the certificate itself is the matter, and not the token, the responder or the store.
-fn is_its_own(error: &ItemError) -> bool {
-    match error {
-        ItemError::Compose(_) => true,
-        ItemError::Sign(error) => error.class() == FailureClass::Request,
-        ItemError::NoResponder | ItemError::Store(_) => false,
+/// What the engine has to know of a certificate.
+fn seen(state: &CertificateState, policies: &Policies) -> Seen {
+    let certificate = &state.certificate;
+    let current = state.answer.as_ref().filter(|answer| answer.version == certificate.version);
+    Seen {
+        key: certificate.key,
+        issuer: certificate.issuer,
+        serial: certificate.serial,
+        revoked: certificate.revocation.is_some(),
+        answer: current.map(|answer| (answer.this_update, answer.next_update)),
+        retired: current.is_some_and(|answer| policies.is_retired(answer.responder)),
+        not_before: certificate.not_before,
     }
-}
-
-async fn reserve(
-    to_pipeline: Option<&mpsc::Sender<CertificateKey>>,
-) -> Option<mpsc::Permit<'_, CertificateKey>> {
-    to_pipeline?.reserve().await.ok()
 }

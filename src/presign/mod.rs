@@ -2,12 +2,16 @@
 //! token back into the store and onto the shelf.
 
 pub mod batch;
+pub mod desk;
+pub mod engine;
 pub mod identity;
 pub mod keeper;
+mod lanes;
 pub mod pipeline;
+pub mod planner;
 pub mod policies;
+mod reading;
 pub mod rota;
-mod schedule;
 
 use crate::shelf::{Entry, Frame, SignedAnswer};
 use crate::store::{CertificateState, ResponderNumber};

@@ -10,16 +10,18 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
+use super::engine::Reach;
 use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
 use super::policies::Policies;
+use super::reading;
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, response::ResponseError};
-use crate::signer::SignError;
+use crate::signer::{FailureClass, Lane, SignError};
 use crate::store::{
     AnswerOutcome, CertificateKey, CertificateState, NewAnswer, Store, StoreError, StoredAnswer,
 };
 
-/// How much is under way at once.
+/// How much is under way at once in one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Signatures asked for at once. It has to keep every session busy while answers are written;
@@ -34,6 +36,23 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { in_flight: 256, portion: 500, patience: Duration::from_millis(50) }
+    }
+}
+
+impl Settings {
+    /// These settings in a lane: where somebody waits for each answer, none waits for others.
+    #[must_use]
+    fn in_lane(self, lane: Lane) -> Self {
+        match lane {
+            Lane::Revocation | Lane::Live => Self { patience: self.patience / 10, ..self },
+            Lane::First | Lane::Refresh => self,
+        }
+    }
+
+    /// Certificates that may be on their way in one lane: read, signed and written at once.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.in_flight + 2 * self.portion
     }
 }
 
@@ -65,6 +84,19 @@ pub enum ItemError {
     /// The store did not take it.
     #[error(transparent)]
     Store(Arc<StoreError>),
+}
+
+impl ItemError {
+    /// How far the failure reaches.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::Compose(_) => Reach::Item,
+            Self::Sign(error) if error.class() == FailureClass::Request => Reach::Item,
+            Self::Store(error) if reading::is_of_one_row(error) => Reach::Item,
+            Self::NoResponder | Self::Sign(_) | Self::Store(_) => Reach::Issuer,
+        }
+    }
 }
 
 impl From<IdentityError> for ItemError {
@@ -105,84 +137,25 @@ enum Step {
 
 impl Pipeline {
     /// Signs and stores an answer for every key that comes in, in that order as far as sessions
-    /// allow, until `keys` is closed. Every key has exactly one outcome, unless `outcomes` is
-    /// dropped: then the pipeline stops, after storing what is signed.
-    pub async fn run(&self, keys: mpsc::Receiver<CertificateKey>, outcomes: mpsc::Sender<Outcome>) {
+    /// allow, until `keys` is closed. Every key has exactly one outcome, told with `lane`, unless
+    /// `outcomes` is dropped: then the pipeline stops, after storing what is signed.
+    ///
+    /// One runs for each lane, so that what is in a hurry stands behind nothing else.
+    pub async fn run(
+        &self,
+        lane: Lane,
+        keys: mpsc::Receiver<CertificateKey>,
+        outcomes: mpsc::Sender<(Lane, Outcome)>,
+    ) {
+        let settings = self.settings.in_lane(lane);
+        let run = Run { pipeline: self, settings, outcomes: Outcomes { lane, sender: outcomes } };
         let (to_sign, states) = mpsc::channel(2);
-        let (to_store, signed) = mpsc::channel(self.settings.portion);
-        tokio::join!(
-            self.read(keys, to_sign, outcomes.clone()),
-            self.sign(states, to_store, outcomes.clone()),
-            self.write(signed, outcomes)
-        );
+        let (to_store, signed) = mpsc::channel(settings.portion);
+        tokio::join!(run.read(keys, to_sign), run.sign(states, to_store), run.write(signed));
     }
+}
 
-    async fn read(
-        &self,
-        mut keys: mpsc::Receiver<CertificateKey>,
-        to_sign: mpsc::Sender<Vec<CertificateState>>,
-        outcomes: mpsc::Sender<Outcome>,
-    ) {
-        let mut portion = Vec::with_capacity(self.settings.portion);
-        while keys.recv_many(&mut portion, self.settings.portion).await > 0 {
-            match self.store.certificates(&portion).await {
-                Ok(states) => {
-                    let mut by_key: HashMap<_, _> =
-                        states.into_iter().map(|state| (state.certificate.key, state)).collect();
-                    let mut ordered = Vec::with_capacity(portion.len());
-                    for key in portion.drain(..) {
-                        match by_key.remove(&key) {
-                            Some(state) => ordered.push(state),
-                            None => _ = outcomes.send(Outcome::NotDue(key, None)).await,
-                        }
-                    }
-                    if to_sign.send(ordered).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    for key in portion.drain(..) {
-                        _ = outcomes.send(Outcome::Failed(key, ItemError::Store(Arc::clone(&error)))).await;
-                    }
-                }
-            }
-            if outcomes.is_closed() {
-                return;
-            }
-        }
-    }
-
-    async fn sign(
-        &self,
-        mut states: mpsc::Receiver<Vec<CertificateState>>,
-        to_store: mpsc::Sender<Box<Signed>>,
-        outcomes: mpsc::Sender<Outcome>,
-    ) {
-        let mut waiting = Vec::new().into_iter();
-        let mut open = true;
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            while under_way.len() < self.settings.in_flight
-                && let Some(state) = waiting.next()
-            {
-                under_way.push(self.sign_one(state));
-            }
-            let room = under_way.len() < self.settings.in_flight;
-            tokio::select! {
-                Some(step) = under_way.next(), if !under_way.is_empty() => match step {
-                    Step::Signed(signed) => _ = to_store.send(signed).await,
-                    Step::Ended(outcome) => _ = outcomes.send(outcome).await,
-                },
-                more = states.recv(), if open && room => match more {
-                    Some(more) => waiting = more.into_iter(),
-                    None => open = false,
-                },
-                else => return,
-            }
-        }
-    }
-
+impl Pipeline {
     async fn sign_one(&self, state: CertificateState) -> Step {
         let certificate = &state.certificate;
         let now = self.clock.now();
@@ -202,8 +175,98 @@ impl Pipeline {
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }
     }
+}
 
-    async fn write(&self, mut signed: mpsc::Receiver<Box<Signed>>, outcomes: mpsc::Sender<Outcome>) {
+/// Where a lane's outcomes go.
+struct Outcomes {
+    lane: Lane,
+    sender: mpsc::Sender<(Lane, Outcome)>,
+}
+
+impl Outcomes {
+    /// Nobody listens any more when the process stops in a hurry: then there is nobody to tell.
+    async fn tell(&self, outcome: Outcome) {
+        drop(self.sender.send((self.lane, outcome)).await);
+    }
+}
+
+/// A pipeline at work in one lane.
+struct Run<'p> {
+    pipeline: &'p Pipeline,
+    settings: Settings,
+    outcomes: Outcomes,
+}
+
+impl Run<'_> {
+    async fn read(
+        &self,
+        mut keys: mpsc::Receiver<CertificateKey>,
+        to_sign: mpsc::Sender<Vec<CertificateState>>,
+    ) {
+        let mut portion = Vec::with_capacity(self.settings.portion);
+        while keys.recv_many(&mut portion, self.settings.portion).await > 0 {
+            match reading::certificates(&*self.pipeline.store, &portion).await {
+                Ok((states, unreadable)) => {
+                    let mut by_key: HashMap<_, _> =
+                        states.into_iter().map(|state| (state.certificate.key, state)).collect();
+                    for (key, error) in unreadable {
+                        portion.retain(|other| *other != key);
+                        self.outcomes.tell(Outcome::Failed(key, ItemError::Store(Arc::new(error)))).await;
+                    }
+                    let mut ordered = Vec::with_capacity(portion.len());
+                    for key in portion.drain(..) {
+                        match by_key.remove(&key) {
+                            Some(state) => ordered.push(state),
+                            None => self.outcomes.tell(Outcome::NotDue(key, None)).await,
+                        }
+                    }
+                    if to_sign.send(ordered).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for key in portion.drain(..) {
+                        self.outcomes.tell(Outcome::Failed(key, ItemError::Store(Arc::clone(&error)))).await;
+                    }
+                }
+            }
+            if self.outcomes.sender.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn sign(
+        &self,
+        mut states: mpsc::Receiver<Vec<CertificateState>>,
+        to_store: mpsc::Sender<Box<Signed>>,
+    ) {
+        let mut waiting = Vec::new().into_iter();
+        let mut open = true;
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < self.settings.in_flight
+                && let Some(state) = waiting.next()
+            {
+                under_way.push(self.pipeline.sign_one(state));
+            }
+            let room = under_way.len() < self.settings.in_flight;
+            tokio::select! {
+                Some(step) = under_way.next(), if !under_way.is_empty() => match step {
+                    Step::Signed(signed) => _ = to_store.send(signed).await,
+                    Step::Ended(outcome) => self.outcomes.tell(outcome).await,
+                },
+                more = states.recv(), if open && room => match more {
+                    Some(more) => waiting = more.into_iter(),
+                    None => open = false,
+                },
+                else => return,
+            }
+        }
+    }
+
+    async fn write(&self, mut signed: mpsc::Receiver<Box<Signed>>) {
         let mut portion = Vec::with_capacity(self.settings.portion);
         while signed.recv_many(&mut portion, self.settings.portion).await > 0 {
             let deadline = tokio::time::sleep(self.settings.patience);
@@ -215,45 +278,60 @@ impl Pipeline {
                     () = &mut deadline => break,
                 }
             }
-            self.write_portion(portion.drain(..), &outcomes).await;
+            self.write_portion(portion.drain(..)).await;
         }
     }
 
-    async fn write_portion(
-        &self,
-        portion: impl Iterator<Item = Box<Signed>>,
-        outcomes: &mpsc::Sender<Outcome>,
-    ) {
+    async fn write_portion(&self, portion: impl Iterator<Item = Box<Signed>>) {
         let (states, answers): (Vec<_>, Vec<_>) = portion.map(|signed| (signed.state, signed.answer)).unzip();
-        match self.store.store_answers(&answers, self.clock.now()).await {
+        match self.pipeline.store.store_answers(&answers, self.pipeline.clock.now()).await {
             Ok(results) => {
-                for ((mut state, answer), result) in states.into_iter().zip(answers).zip(results) {
-                    let outcome = match result {
-                        AnswerOutcome::Stored => {
-                            state.answer = Some(StoredAnswer {
-                                version: answer.version,
-                                responder: answer.responder,
-                                this_update: answer.this_update,
-                                next_update: answer.next_update,
-                                response_data: answer.response_data,
-                                signature: answer.signature,
-                            });
-                            Outcome::Stored(Box::new(state))
-                        }
-                        AnswerOutcome::Superseded => Outcome::Superseded(answer.key),
+                for ((state, answer), result) in states.into_iter().zip(answers).zip(results) {
+                    self.outcomes.tell(outcome(state, answer, result)).await;
+                }
+            }
+            // One that cannot be stored must not keep its neighbours from it.
+            Err(error) if answers.len() > 1 && reading::is_of_one_row(&error) => {
+                for (state, answer) in states.into_iter().zip(answers) {
+                    let stored = self
+                        .pipeline
+                        .store
+                        .store_answers(std::slice::from_ref(&answer), self.pipeline.clock.now())
+                        .await;
+                    let outcome = match stored.map(|results| results.first().copied()) {
+                        Ok(Some(result)) => outcome(state, answer, result),
+                        Ok(None) => Outcome::Superseded(answer.key),
+                        Err(error) => Outcome::Failed(answer.key, ItemError::Store(Arc::new(error))),
                     };
-                    _ = outcomes.send(outcome).await;
+                    self.outcomes.tell(outcome).await;
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for answer in answers {
-                    _ = outcomes
-                        .send(Outcome::Failed(answer.key, ItemError::Store(Arc::clone(&error))))
+                    self.outcomes
+                        .tell(Outcome::Failed(answer.key, ItemError::Store(Arc::clone(&error))))
                         .await;
                 }
             }
         }
+    }
+}
+
+fn outcome(mut state: CertificateState, answer: NewAnswer, result: AnswerOutcome) -> Outcome {
+    match result {
+        AnswerOutcome::Stored => {
+            state.answer = Some(StoredAnswer {
+                version: answer.version,
+                responder: answer.responder,
+                this_update: answer.this_update,
+                next_update: answer.next_update,
+                response_data: answer.response_data,
+                signature: answer.signature,
+            });
+            Outcome::Stored(Box::new(state))
+        }
+        AnswerOutcome::Superseded => Outcome::Superseded(answer.key),
     }
 }
 

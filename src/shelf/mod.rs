@@ -205,6 +205,12 @@ impl Shelf {
     /// Puts a certificate on the shelf, unless what stands there is of a later version, or of the
     /// same version with a newer answer. Returns whether it was put.
     pub fn put(&self, issuer: IssuerId, serial: Serial, entry: &Entry<'_>) -> bool {
+        self.put_at(issuer, serial, entry, UnixTime::MAX)
+    }
+
+    /// As [`Shelf::put`], but an answer that lies after `now` gives way: it was made while the clock was
+    /// ahead.
+    pub fn put_at(&self, issuer: IssuerId, serial: Serial, entry: &Entry<'_>, now: UnixTime) -> bool {
         let Ok(issuer_number) = u32::try_from(issuer.0) else {
             // Numbers are given one after the other by the store.
             tracing::error!(%issuer, "an issuer's number is beyond what the shelf holds");
@@ -213,9 +219,10 @@ impl Shelf {
         let content = serial.as_der_content();
         let hash = self.hash(issuer_number, content);
         let record = Record::pack(issuer_number, &serial, entry, &self.templates);
+        let gives_way = |old: &Record| !record.is_older_than(old, now);
         let again = |issuer: u32, serial: &[u8]| self.hash(issuer, serial);
         let answered = record.has_answer();
-        let before = match self.part(hash).put(hash, issuer_number, content, &record, again) {
+        let before = match self.part(hash).put(hash, &record, gives_way, again) {
             Put::Refused => return false,
             Put::New => {
                 self.certificates.fetch_add(1, Ordering::Relaxed);

@@ -164,21 +164,21 @@ impl Part {
         self.sequence.store(before + 2, Ordering::Release);
     }
 
-    /// Puts a record in its place. `hash_of` gives the hash of another one.
+    /// Puts a record in its place, if what stands there `gives_way`. `hash_of` gives the hash of another
+    /// record.
     pub(super) fn put(
         &self,
         hash: u64,
-        issuer: u32,
-        serial: &[u8],
         record: &Record,
+        gives_way: impl Fn(&Record) -> bool,
         hash_of: impl Fn(u32, &[u8]) -> u64,
     ) -> Put {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let words = record.words().len();
         let index = self.index.load();
-        if let Some((at, place)) = self.find(&index, hash, issuer, serial) {
+        if let Some((at, place)) = self.find(&index, hash, record.issuer(), record.serial()) {
             let Some(old) = self.memory.record(place) else { return Put::Refused };
-            if record.is_older_than(&old) {
+            if !gives_way(&old) {
                 return Put::Refused;
             }
             if old.words().len() == words {

@@ -176,11 +176,12 @@ impl Record {
         if header.has(PLAIN_ECDSA) { ecdsa::der(octets) } else { SmallVec::from_slice(octets) }
     }
 
-    /// Whether it must not be put in the place of `old`: that is of a later version, or of the same
-    /// one with a later answer.
-    pub(super) fn is_older_than(&self, old: &Self) -> bool {
+    /// Whether it must not be put in the place of `old` at `now`: that is of a later version, or of the
+    /// same one with a later answer, unless that answer lies in the future.
+    pub(super) fn is_older_than(&self, old: &Self, now: UnixTime) -> bool {
         let made = |record: &Self| record.has_answer().then(|| record.this_update());
-        (self.version(), made(self)) < (old.version(), made(old))
+        let from_the_future = self.version() == old.version() && made(old).is_some_and(|made| made > now);
+        !from_the_future && (self.version(), made(self)) < (old.version(), made(old))
     }
 
     pub(super) fn into_slot(self, template: Option<Arc<Template>>) -> Slot {

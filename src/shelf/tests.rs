@@ -99,6 +99,21 @@ fn an_older_version_or_answer_never_comes_back() {
 }
 
 #[test]
+fn an_answer_from_the_future_gives_way() {
+    let shelf = Shelf::new();
+    let serial = number(1);
+    let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
+    let put = |version, at, now| {
+        let made = Made::new(&frame, serial, None, at);
+        shelf.put_at(ISSUER, serial, &entry(version, Some(&made)), UnixTime(now))
+    };
+    assert!(put(2, 900, 900));
+    assert!(!put(2, 20, 900));
+    assert!(put(2, 20, 21), "the clock was set back");
+    assert!(!put(1, 30, 31), "never an older version");
+}
+
+#[test]
 fn expired_certificates_are_swept_off_and_their_memory_is_used_again() {
     let shelf = Shelf::new();
     let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);

@@ -12,6 +12,8 @@
 //! - A call that returns `Ok` is durable; a call that returns an error has changed nothing.
 //! - Whatever changes a certificate or its answer is announced in the feed ([`Store::changes`]) in
 //!   the same transaction.
+//! - What changes something writes a line into the audit log ([`audit::AuditLog`]) in the same
+//!   transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +23,12 @@ use async_trait::async_trait;
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
 
+pub mod audit;
 #[cfg(test)]
 mod contract;
 mod ledger;
 mod records;
+pub mod replies;
 mod rules;
 pub mod sqlite;
 
@@ -83,7 +87,7 @@ pub enum StoreError {
 /// Lists may be of any length; an engine cuts them into the portions it likes, but each call is one
 /// transaction.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// The database's URL without credentials, for messages.
     fn url(&self) -> &str;
 

@@ -1,12 +1,14 @@
 //! The contract's tests, written once and stamped over every engine.
 
 mod answers;
+mod audit;
 mod certificates;
 mod feed;
 mod fleet;
 mod ledger;
 mod model;
 mod registry;
+mod replies;
 mod sharing;
 
 use std::sync::Arc;
@@ -111,6 +113,18 @@ macro_rules! contract_of {
                 writers_side_by_side_lose_nothing_and_write_nothing_twice
                 a_long_append_is_written_whole
                 the_ledger_of_a_closed_handle_gives_errors;
+            audit:
+                each_change_writes_one_line_and_what_changes_nothing_writes_none
+                a_line_tells_who_acted_and_what_was_changed
+                a_refused_call_leaves_no_line
+                handles_that_write_together_make_one_chain_without_gaps
+                a_portion_of_answers_is_one_line_a_token;
+            replies:
+                a_request_asked_again_gets_its_first_reply_for_a_day
+                another_request_with_the_same_key_is_a_mismatch
+                each_caller_has_keys_of_its_own
+                of_requests_at_the_same_time_one_does_the_work
+                a_request_that_was_given_up_or_whose_process_died_can_be_made_again;
             sharing:
                 a_revocation_wins_every_race_with_an_answer_for_the_old_status
                 two_handles_that_register_the_same_fleet_add_it_once

@@ -26,7 +26,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_begin.sql"),
     include_str!("migrations/0002_rotation.sql"),
     include_str!("migrations/0003_ledger.sql"),
-    include_str!("migrations/0004_guard.sql"),
+    include_str!("migrations/0004_control.sql"),
+    include_str!("migrations/0005_guard.sql"),
 ];
 
 /// The oldest SQLite that may write: up to 3.51.2 a reset of the write-ahead log can corrupt.

@@ -1,13 +1,15 @@
 //! The limiter's ledger.
 
 use async_trait::async_trait;
+use serde_json::json;
 use sqlx::Arguments;
 
 use super::rows::{self, Reader};
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
-use crate::store::{Appended, Ledger, LedgerId, LedgerPosition, LedgerRecord};
+use crate::store::audit::NewLine;
+use crate::store::{Appended, Ledger, LedgerEntry, LedgerId, LedgerPosition, LedgerRecord};
 
 #[async_trait]
 impl Ledger for SqliteStore {
@@ -81,6 +83,12 @@ impl Ledger for SqliteStore {
             })
             .await
             .map_err(|error| writing.failed(error))?;
+        for record in records {
+            if let LedgerEntry::Override(set) = &record.entry {
+                let detail = json!({ "override": record.id.0, "set": set });
+                writing.audited.push(NewLine::new("override.set", &detail));
+            }
+        }
         writing.commit().await?;
         Ok(Appended::Done(LedgerPosition(expected.0 + records.len() as i64)))
     }

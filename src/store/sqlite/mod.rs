@@ -4,12 +4,14 @@
 //! its shard in the high half, so a shard is a range of rows and its pages lie together.
 
 mod answers;
+mod audit;
 mod certificates;
 mod connect;
 mod feed;
 mod fleet;
 mod ledger;
 mod registry;
+mod replies;
 mod rows;
 mod statements;
 mod write;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::Reader;
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
+use crate::store::audit::{Digest, NewLine};
 use crate::store::{CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord};
 
 fn issuer(entry: &Reader<'_>) -> Result<IssuerRecord, StoreError> {
@@ -87,6 +89,10 @@ impl SqliteStore {
             .map_err(|error| writing.failed(error))?
             .last_insert_rowid();
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "issuer.add",
+            &json!({ "issuer": id, "name": name, "sha256": Digest::plain(certificate).to_string() }),
+        ));
         writing.commit().await?;
         Ok(IssuerRecord { id: IssuerId(id), name: name.to_owned(), certificate: certificate.to_vec() })
     }
@@ -151,6 +157,18 @@ impl SqliteStore {
             }
         };
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "responder.install",
+            &json!({
+                "issuer": new.issuer.0,
+                "responder": record.number.0,
+                "token": new.token,
+                "key": new.key,
+                "algorithm": new.algorithm,
+                "not_after": new.not_after.to_string(),
+                "sha256": Digest::plain(&new.certificate).to_string(),
+            }),
+        ));
         writing.commit().await?;
         Ok(record)
     }
@@ -209,6 +227,15 @@ impl SqliteStore {
             .execute(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
+        writing.audited.push(NewLine::new(
+            "profile.record",
+            &json!({
+                "token": profile.token,
+                "algorithm": profile.algorithm,
+                "sessions": profile.sessions,
+                "rate": profile.rate,
+            }),
+        ));
         writing.commit().await
     }
 

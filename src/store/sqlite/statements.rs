@@ -30,6 +30,8 @@ pub(super) const RESPONDERS: &str =
     "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder ORDER BY number";
 
+pub(super) const RESPONDER_TOKEN: &str = "SELECT token FROM responder WHERE number = ?1";
+
 /// The last row of each shard in the JSON array `?1`.
 pub(super) const LAST_ROWS: &str = "SELECT s.value, (SELECT c.row FROM certificate AS c WHERE c.row BETWEEN s.value << 32 AND (s.value << 32) + 4294967295
              ORDER BY c.row DESC LIMIT 1)
@@ -113,6 +115,20 @@ pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algor
 pub(super) const PROFILES: &str = "SELECT token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at
      FROM capacity_profile ORDER BY token, algorithm, sessions";
 
+pub(super) const AUDIT_HEAD: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
+pub(super) const AUDIT_APPEND: &str = "INSERT INTO audit (number, time, actor, action, detail, previous, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) const AUDIT_LINES: &str = "SELECT number, time, actor, action, detail, previous, hash FROM audit
+     WHERE number > ?1 ORDER BY number LIMIT ?2";
+
+/// Begun before `?1`, or before `?2` and still without a reply.
+pub(super) const REPLY_FORGET: &str = "DELETE FROM reply WHERE begun < ?2 AND (begun < ?1 OR status IS NULL)";
+pub(super) const REPLY_FIND: &str =
+    "SELECT request, status, headers, body FROM reply WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_BEGIN: &str =
+    "INSERT INTO reply (caller, key, request, begun) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const REPLY_FINISH: &str =
+    "UPDATE reply SET status = ?3, headers = ?4, body = ?5 WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_ABANDON: &str = "DELETE FROM reply WHERE caller = ?1 AND key = ?2 AND status IS NULL";
 pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
 pub(super) const LEDGER_AFTER: &str =
     "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
@@ -235,6 +251,7 @@ pub(super) const ALL: &[&str] = &[
     RESPONDER_BY_NUMBER,
     RESPONDER_RETIRE,
     RESPONDERS,
+    RESPONDER_TOKEN,
     LAST_ROWS,
     FIND,
     STATE_BY_SERIAL,
@@ -253,6 +270,14 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    AUDIT_HEAD,
+    AUDIT_APPEND,
+    AUDIT_LINES,
+    REPLY_FORGET,
+    REPLY_FIND,
+    REPLY_BEGIN,
+    REPLY_FINISH,
+    REPLY_ABANDON,
     LEDGER_END,
     LEDGER_AFTER,
     LEDGER_MOVE,
