@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
@@ -92,26 +91,21 @@ impl Meter {
         let tokens = sources.signers.load().iter().map(|signer| self.token(signer, now)).collect();
         let offered = (sources.offered)();
         let more = offered.saturating_sub(std::mem::replace(&mut self.offered, offered));
-        let settings = sources.app.settings();
-        let terms = terms(&settings);
-        let complete = sources.shelf.is_complete();
-        // The oldest that waits was due at R after its thisUpdate at the latest.
-        let late = match sources.keeper.oldest_due.load(Ordering::Relaxed) {
-            0 => 0,
-            due => now.since(UnixTime(due)).as_secs().cast_signed(),
-        };
-        let left = |slack: std::time::Duration| complete.then(|| slack.as_secs().cast_signed() - late);
-        let (certificates, answers) = (sources.shelf.certificates(), sources.shelf.answers());
+        let figures = sources.keeper.figures.load();
+        let outlook = &figures.outlook;
+        let left = |at: Option<UnixTime>| at.map(|at| at.0 - now.0);
+        let due: u64 = outlook.lanes.iter().map(|lane| lane.due).sum();
         let reading = Reading {
             now,
             tokens,
             live_p99: 0.0,
             offered: more as f64,
-            time_to_stale: left(terms.slack()),
-            time_to_expiry: left(terms.hard_slack()),
-            overdue: certificates.saturating_sub(answers) as f64,
+            time_to_stale: left(outlook.stale_at),
+            time_to_expiry: left(outlook.expires_at),
+            overdue: due as f64,
         };
-        Measured { reading, unexpired: complete.then_some(certificates as u64) }
+        let shelf = &sources.shelf;
+        Measured { reading, unexpired: shelf.is_complete().then(|| shelf.certificates() as u64) }
     }
 
     fn token(&mut self, signer: &Signer, now: UnixTime) -> TokenReading {

@@ -238,7 +238,8 @@ impl Guard {
             tokens: reading.tokens.iter().map(TokenReport::from).collect(),
             ..Report::default()
         };
-        report.judge(&model, red, multiplier.time_to(by_forecast.min(by_backlog), &throttle));
+        let climb = multiplier.climbs().then(|| multiplier.time_to(by_forecast.min(by_backlog), &throttle));
+        report.judge(&model, red, climb);
         report
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.put(Shard(0), vec![days(Some(90), 89, false, 10)]);
         let fleet = inventory.fleet(NOW, Some(25), &Assumed::default());
-        assert_eq!((fleet.total(), fleet.ahead(89)[0][89]), (25.0, 25.0));
+        assert_eq!((fleet.total(), fleet.ahead(59)[0][59]), (25.0, 25.0));
         assert_eq!(inventory.fleet(NOW, Some(3), &Assumed::default()).total(), 10.0);
         let empty = Inventory::default().fleet(NOW, Some(4), &Assumed::default());
         assert_eq!((empty.total(), empty.lives()[0].days), (4.0, 90));

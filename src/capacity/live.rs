@@ -171,7 +171,12 @@ impl LiveGuard {
                     self.look(measure()).await;
                 }
                 _ = recount.tick(), if complete => shard = self.count(shard).await,
-                () = std::future::ready(()), if !complete => shard = self.count(shard).await,
+                () = std::future::ready(()), if !complete => {
+                    shard = self.count(shard).await;
+                    if self.inventory.is_complete() {
+                        look.reset_immediately();
+                    }
+                }
             }
         }
         self.keep().await;

@@ -195,6 +195,8 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -278,6 +280,27 @@ mod tests {
         let steps = 10_000;
         let each = |at: i32| 1.0 / (0.75 + 0.25 * (f64::from(at) + 0.5) / f64::from(steps));
         close(ratio, (0..steps).map(each).sum::<f64>() / f64::from(steps), 1e-6);
+    }
+
+    proptest! {
+        #[test]
+        fn faster_tokens_carry_no_fewer_and_a_longer_outage_no_more(
+            rates in prop::collection::vec((0.0f64..1_000.0, 0.0f64..100.0), 1..5),
+            hours in 0u32..96,
+            longer in 0u32..96,
+            live in 0.0f64..5.0,
+        ) {
+            let carried = |rates: Vec<f64>, hours: u32| {
+                let reserve = Reserve { outage: hours * HOUR, live: None, ..example().reserve };
+                let model = Model::new(example().terms, example().work, reserve, &rates, live);
+                (model.largest_fleet(1), model.utilisation(350_000.0, 1))
+            };
+            let before = carried(rates.iter().map(|(rate, _)| *rate).collect(), hours);
+            let faster = carried(rates.iter().map(|(rate, more)| rate + more).collect(), hours);
+            prop_assert!(faster.0 >= before.0 && faster.1 <= before.1, "{:?} then {:?}", before, faster);
+            let outage = carried(rates.iter().map(|(rate, _)| *rate).collect(), hours + longer);
+            prop_assert!(outage.0 <= before.0, "{:?} then {:?}", before, outage);
+        }
     }
 
     #[test]

@@ -165,8 +165,8 @@ impl Report {
     }
 
     /// Fills in state, reason and when it eases. `red` is in seconds; `climb` is how long the multiplier
-    /// takes to where it may go.
-    pub(super) fn judge(&mut self, model: &Model, red: f64, climb: Duration) {
+    /// takes to where it may go, while it climbs.
+    pub(super) fn judge(&mut self, model: &Model, red: f64, climb: Option<Duration>) {
         let stale = self.time_to_stale_seconds.is_some_and(|left| (left as f64) < red.max(0.0));
         let percent = self.utilisation.map_or_else(
             || "no capacity at all".to_owned(),
@@ -191,17 +191,13 @@ impl Report {
             (Lever::Pack, _) => {
                 (State::Amber, format!("{percent}: {} certificates share a signature", self.pack))
             }
-            (Lever::Throttle, _)
-                if self.allowed_by_backlog.min(self.allowed_by_forecast) > self.multiplier =>
-            {
-                (
-                    State::Amber,
-                    format!(
-                        "{percent}: new issuance opens again by the slope, {:.0} % of it is allowed",
-                        self.multiplier * 100.0
-                    ),
-                )
-            }
+            (Lever::Throttle, _) if climb.is_some() => (
+                State::Amber,
+                format!(
+                    "{percent}: new issuance opens again by the slope, {:.0} % of it is allowed",
+                    self.multiplier * 100.0
+                ),
+            ),
             (Lever::Throttle, true) => (
                 State::Amber,
                 format!(
@@ -224,14 +220,15 @@ impl Report {
         if stale || self.multiplier <= 0.0 {
             self.state = State::Red;
         }
-        self.eases_at = match (self.lever, self.allowed_by_backlog < self.allowed_by_forecast) {
+        let drained =
+            || model.drain(self.overdue_signatures, self.fleet, self.pack).map(|drain| self.at.plus(drain));
+        self.eases_at = match (self.lever, climb) {
             (Lever::None, _) => None,
-            (Lever::Throttle, true) => model
-                .drain(self.overdue_signatures, self.fleet, self.pack)
-                .map(|drain| self.at.plus(drain + climb)),
-            (Lever::Throttle, false) if !climb.is_zero() => Some(self.at.plus(climb)),
-            (Lever::Throttle, false) => Some(self.at.plus(Duration::from_secs(86_400) * self.tightest_day)),
-            _ => model.drain(self.overdue_signatures, self.fleet, self.pack).map(|drain| self.at.plus(drain)),
+            (Lever::Throttle, Some(climb)) => Some(self.at.plus(climb)),
+            (Lever::Throttle, None) if self.allowed_by_backlog >= self.allowed_by_forecast => {
+                Some(self.at.plus(Duration::from_secs(86_400) * self.tightest_day))
+            }
+            _ => drained(),
         };
     }
 }

@@ -69,6 +69,12 @@ impl Multiplier {
         }
     }
 
+    /// Whether it is on its way up.
+    #[must_use]
+    pub fn climbs(&self) -> bool {
+        self.climbing
+    }
+
     /// How long it takes to rise to `target`.
     #[must_use]
     pub fn time_to(&self, target: f64, settings: &Settings) -> Duration {

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod capacity;
 mod command_line;
 mod conformance;
 mod control;

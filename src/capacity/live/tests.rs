@@ -107,7 +107,7 @@ async fn it_counts_the_store_and_publishes_a_pressure_with_a_lease() {
     let pressure = findings.pressure.borrow().clone();
     assert_eq!((pressure.multiplier, pressure.state), (1.0, GuardState::Green));
     assert_eq!(pressure.multiplier_at(START.plus(HOUR)), 0.25, "a pressure that is not renewed runs out");
-    assert!(pressure.forecast.unwrap().contains("60 certificates are expected"));
+    assert!(pressure.forecast.unwrap().contains("114 certificates are expected in 16 days"));
 
     let store = bed.store().await;
     let issuer = store.issuers().await.unwrap()[0].id;

@@ -89,7 +89,7 @@ fn after_a_step_down_it_opens_by_the_slope() {
 
 #[test]
 fn the_fleet_stays_within_what_the_hsms_carry_while_demand_does_not() {
-    let rush = "new_per_day = 30000\n[[event]]\nat = \"30d\"\ntoken = \"hsm-1\"\noutage = \"20h\"";
+    let rush = "new_per_day = 30000\n[[event]]\nat = \"30d\"\ntoken = \"hsm-1\"\noutage = \"30d\"";
     let outcome = run(ca(rush));
     assert!(outcome.samples.iter().all(|sample| sample.fleet <= sample.largest_fleet));
     assert_eq!(outcome.summary.most_stale, 0.0);
