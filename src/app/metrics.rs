@@ -92,6 +92,7 @@ impl Collector for Figures {
             Some(&Unit::Seconds),
             late.metric_type(),
         )?)?;
+        super::engine_figures::encode(encoder, &keeper.figures.load(), self.clock.now())?;
         self.tokens(encoder)
     }
 }

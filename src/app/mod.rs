@@ -1,5 +1,6 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
+mod engine_figures;
 pub mod files;
 mod metrics;
 pub mod serve;
