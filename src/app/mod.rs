@@ -1,6 +1,7 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
 mod audit;
+mod engine_figures;
 pub mod files;
 pub mod guard;
 mod limits;

@@ -1,6 +1,6 @@
 //! When each certificate's next answer is due, in memory, and which of those due comes first.
 //!
-//! 16 octets a certificate, and one entry of 4 in the calendar or in a queue: adding, rescheduling and
+//! 16 octets a certificate, and an entry of 4 in the calendar or in a queue: adding, rescheduling and
 //! taking cost the same at any size. No store and no clock: times come in, decisions go out.
 //!
 //! What is due is ranked by its legal deadline in the refresh lane, and by when it became due in the
@@ -260,7 +260,7 @@ impl Planner {
                 item.standing == Standing::Ready
                     && item.group == group
                     && queue_of(&item) == queue
-                    && rank_of(&item, freshness, shift) == rank
+                    && rank_of(&item, stale_of(&item, freshness), shift) == rank
             });
             self.entries -= dropped;
             if let Some(place) = place {
@@ -433,8 +433,9 @@ impl Planner {
         item.standing = Standing::Ready;
         self.pages.put(place, item);
         let group = usize::from(item.group);
-        let rank = rank_of(&item, &self.freshness[group], self.calendar.shift);
-        let times = Times { due: item.due, stale: self.stale(&item), expires: expires(&item) };
+        let stale = self.stale(&item);
+        let rank = rank_of(&item, stale, self.calendar.shift);
+        let times = Times { due: item.due, stale, expires: expires(&item) };
         self.queues[group][queue_of(&item)].push(rank, place, times);
         self.entries += 1;
         self.tidy();
@@ -446,7 +447,7 @@ impl Planner {
             Standing::Waiting => self.calendar.leave(item.due),
             Standing::Ready => {
                 let group = usize::from(item.group);
-                let rank = rank_of(item, &self.freshness[group], self.calendar.shift);
+                let rank = rank_of(item, self.stale(item), self.calendar.shift);
                 self.queues[group][queue_of(item)].leave(rank);
             }
             Standing::Absent | Standing::Far | Standing::Soon | Standing::UnderWay => {}
@@ -584,12 +585,12 @@ fn expires(item: &Item) -> u32 {
 }
 
 /// What is taken first has the least rank.
-fn rank_of(item: &Item, freshness: &Freshness, shift: u32) -> u32 {
+fn rank_of(item: &Item, stale: u32, shift: u32) -> u32 {
     if item.haste() {
         0
     } else if item.this_update == 0 || item.retry() {
         item.due
     } else {
-        stale_of(item, freshness) >> shift
+        stale >> shift
     }
 }
