@@ -20,6 +20,9 @@ fn limited(site: &Site, profile: &str) {
     site.configure(&format!("{text}[limits]\nprofile = \"{}\"\n", file.display()));
 }
 
+/// A process that does not sign has no guard: what refuses are the nominal limits alone.
+const UNGUARDED: [&str; 2] = ["--role", "ocsp,control"];
+
 fn order(site: &Site, names: &[&str]) -> Call {
     call(site, "POST", "/v1/orders").json(&json!({ "account": "acct-17", "identifiers": names }))
 }
@@ -74,7 +77,7 @@ fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns(
 fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_act_on() {
     let site = Site::new(KeyKind::P256);
     limited(&site, "2016-01.toml");
-    let _server = Server::start(&site);
+    let _server = Server::start_with(&site, &UNGUARDED);
     for number in 0..5 {
         let reply = order(&site, &[&format!("n{number}.example.org")]).send();
         assert_eq!(reply.status, 201, "{}", document(&reply));
@@ -111,7 +114,7 @@ fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_ac
 fn too_many_registrations_from_an_address_are_refused_in_the_known_words() {
     let site = Site::new(KeyKind::P256);
     limited(&site, "2016-01.toml");
-    let _server = Server::start(&site);
+    let _server = Server::start_with(&site, &UNGUARDED);
     let register = |ip: &str| call(&site, "POST", "/v1/registrations").json(&json!({ "ip": ip }));
     for _ in 0..10 {
         assert_eq!(register("192.0.2.7").made().0, 201);
@@ -130,7 +133,7 @@ fn too_many_registrations_from_an_address_are_refused_in_the_known_words() {
 fn an_order_sent_again_with_its_key_holds_one_place() {
     let site = Site::new(KeyKind::P256);
     limited(&site, "2016-01.toml");
-    let _server = Server::start(&site);
+    let _server = Server::start_with(&site, &UNGUARDED);
     let again = || order(&site, &["n.example.org"]).header("Idempotency-Key", "o-1").send();
     let first = again();
     for _ in 0..9 {
@@ -176,7 +179,7 @@ fn step_ca_is_told_yes_no_and_why() {
     fs::write(site.path("credentials.toml"), entry).unwrap();
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(site.path("credentials.toml"), fs::Permissions::from_mode(0o600)).unwrap();
-    let _server = Server::start(&site);
+    let _server = Server::start_with(&site, &UNGUARDED);
     let secret = b"0123456789abcdef";
     let body = |name: &str| {
         json!({ "timestamp": "2026-11-22T00:00:00Z", "x509Certificate": {

@@ -25,7 +25,7 @@ fn leave_out(document: &mut Value) {
     }
     let paths = document["paths"].as_object_mut().unwrap().values_mut();
     for operation in paths.flat_map(|path| path.as_object_mut().unwrap().values_mut()) {
-        if let Some(parameters) = operation["parameters"].as_array_mut() {
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
             parameters.retain(|parameter| parameter["name"] != "Idempotency-Key");
         }
     }
