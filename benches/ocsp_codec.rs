@@ -22,9 +22,10 @@ use goodstanding::clock::UnixTime;
 use goodstanding::ocsp::request::{self, Nonce};
 use goodstanding::ocsp::{
     CertStatus, Certificate, CrlReason, HashAlgorithm, Issuer, Received, Request, ResponderId, ResponseData,
-    Revocation, Serial, SignatureAlgorithm, SingleResponse, response,
+    Revocation, Serial, SignatureAlgorithm, SingleResponse, response, response::SingleExtras,
 };
-use goodstanding::shelf::{Frame, ShelfAnswer};
+use goodstanding::shelf::{Entry, Frame, Shelf, SignedAnswer};
+use goodstanding::store::IssuerId;
 use pki::Ca;
 use rcgen::{CertificateParams, DnType, KeyPair, SigningKey};
 
@@ -67,6 +68,7 @@ fn data(issuer: &Issuer, responder: &Certificate, status: CertStatus) -> Respons
         status,
         this_update: NOW,
         next_update: UnixTime(NOW.0 + 7 * 86_400 - 1),
+        extras: SingleExtras::default(),
     };
     ResponseData {
         responder_id: ResponderId::by_key(responder),
@@ -130,13 +132,16 @@ fn answers(criterion: &mut Criterion, ca: &Ca, answers: &[Answer]) {
         let received = Received::decode(&answer.assemble()).unwrap();
         assert_eq!(received.verify(&received.signer(&ca.issuer).unwrap()).unwrap(), answer.algorithm);
         assert_eq!(received.responses.len(), 2);
-        assert_eq!(shelved(answer).body(), answer.assemble());
+        assert_eq!(written_out(&shelved(answer)), answer.assemble());
     }
     group(criterion, "response_assemble", &|answer, bencher| bencher.iter(|| black_box(answer).assemble()));
-    group(criterion, "shelf_answer_new", &|answer, bencher| bencher.iter(|| shelved(black_box(answer))));
-    group(criterion, "shelf_answer_body", &|answer, bencher| {
-        let shelved = shelved(answer);
-        bencher.iter(|| black_box(&shelved).body());
+    group(criterion, "shelf_put", &|answer, bencher| {
+        let shelf = shelved(answer);
+        bencher.iter(|| put(&shelf, black_box(answer)));
+    });
+    group(criterion, "shelf_serve", &|answer, bencher| {
+        let shelf = shelved(answer);
+        bencher.iter(|| written_out(&shelf));
     });
     group(criterion, "received_decode", &|answer, bencher| {
         let der = answer.assemble();
@@ -148,10 +153,35 @@ fn answers(criterion: &mut Criterion, ca: &Ca, answers: &[Answer]) {
     });
 }
 
-fn shelved(answer: &Answer) -> ShelfAnswer {
-    let frame = Frame { algorithm: answer.algorithm, certificate: Some(answer.responder.der().to_vec()) };
-    let times = [NOW, UnixTime(NOW.0 + 7 * 86_400 - 1), UnixTime(NOW.0 + 3 * 86_400)];
-    ShelfAnswer::new(Arc::new(frame), &answer.data, &answer.signature, times)
+/// A shelf with one answer.
+fn shelved(answer: &Answer) -> Shelf {
+    let shelf = Shelf::new();
+    put(&shelf, answer);
+    shelf
+}
+
+fn put(shelf: &Shelf, answer: &Answer) {
+    let certificate = Some(answer.responder.der().to_vec());
+    let signed = SignedAnswer {
+        frame: Arc::new(Frame { algorithm: answer.algorithm, certificate }),
+        response_data: &answer.data,
+        signature: &answer.signature,
+        this_update: NOW,
+        next_update: UnixTime(NOW.0 + 7 * 86_400 - 1),
+        renewed_at: UnixTime(NOW.0 + 3 * 86_400),
+    };
+    let entry = Entry {
+        version: 1,
+        not_before: None,
+        not_after: UnixTime(NOW.0 + 90 * 86_400),
+        revocation: None,
+        answer: Some(signed),
+    };
+    assert!(shelf.put(IssuerId(1), serial(), &entry));
+}
+
+fn written_out(shelf: &Shelf) -> Vec<u8> {
+    shelf.get(IssuerId(1), &black_box(serial())).unwrap().answer.unwrap().body()
 }
 
 fn serials(criterion: &mut Criterion) {

@@ -204,11 +204,15 @@ impl Stage {
                 name: ISSUER.to_owned(),
                 certificate,
                 cert_id_hashes: IssuerSettings::default_hashes(),
+                freshness: None,
+                history: Duration::ZERO,
+                crl_url: None,
                 responders: vec![ResponderSettings {
                     token: token.name.clone(),
                     key: key.clone(),
                     certificate: responder,
                     algorithm: Some(algorithm),
+                    from: None,
                 }],
             }],
             ..Settings::default()
@@ -222,7 +226,7 @@ impl Stage {
             store: Arc::clone(&app.store),
             identities: Arc::new(Identities::new(identities)),
             clock: Arc::clone(&app.clock),
-            freshness: Arc::new(ArcSwap::from_pointee(app.settings().freshness)),
+            policies: Arc::new(ArcSwap::from_pointee(app.policies().await.unwrap())),
             settings: pipeline::Settings::default(),
         };
         let issuer = app.issuer(ISSUER).await.unwrap().record.id;
@@ -256,12 +260,12 @@ impl Stage {
 
     /// Signs and stores so many answers.
     async fn presign(&self, count: usize, samples: &mut Samples) {
-        let freshness = self.app.settings().freshness;
+        let policies = self.app.policies().await.unwrap();
         let selection = Selection { issuer: Some(self.issuer), within: Duration::ZERO, limit: Some(count) };
         let before = Cpu::read();
         let paces = pipeline::Settings::default();
         let now = self.app.clock.now();
-        let plan = batch::plan(&*self.app.store, &freshness, &selection, &paces, now, |_| {});
+        let plan = batch::plan(&*self.app.store, &policies, &selection, &paces, now, |_| {});
         let plan = plan.await.unwrap();
         let planned = Cpu::read();
         let planning = planned.since(before);

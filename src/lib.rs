@@ -14,6 +14,8 @@ pub mod import;
 pub mod server;
 
 // engines
+pub mod capacity;
+pub mod limits;
 pub mod presign;
 pub mod responder;
 
@@ -25,5 +27,6 @@ pub mod store;
 // core
 pub mod clock;
 pub mod ocsp;
+mod reader;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,7 +1,9 @@
 //! Requests as rasn-ocsp decodes them: what our own decoder is held against.
 
 use goodstanding::ocsp::cert_id::{CertId, CertIdError};
-use goodstanding::ocsp::request::{MAX_CERTIFICATES, MAX_EXTENSIONS, MAX_OCTETS, Nonce};
+use goodstanding::ocsp::request::{
+    MAX_CERTIFICATES, MAX_EXTENSIONS, MAX_OCTETS, Nonce, preferred_algorithms,
+};
 use goodstanding::ocsp::{Request, tlv};
 use rasn_ocsp::OcspRequest;
 use rasn_pkix::Extensions;
@@ -101,18 +103,22 @@ pub fn decode(der: &[u8]) -> Result<Request, String> {
         return Err(format!("{} certificates", tbs.request_list.len()));
     }
     let mut nonce = Nonce::Absent;
+    let mut preferred = Vec::new();
     if let Some(extensions) = &tbs.request_extensions {
         check(extensions)?;
         if let Some(found) = extensions.iter().find(|extension| extension.extn_id[..] == *NONCE) {
             nonce = read_nonce(&found.extn_value)?;
         }
+        let wish = extensions.iter().find(|extension| extension.extn_id[..] == *UNDERSTOOD[3]);
+        // rasn-ocsp has no type for it.
+        preferred = wish.map(|wish| preferred_algorithms(&wish.extn_value)).unwrap_or_default();
     }
     tbs.request_list
         .iter()
         .filter_map(|single| single.single_request_extensions.as_ref())
         .try_for_each(check)?;
     let cert_ids = tbs.request_list.iter().map(|single| CertId::try_from(&single.req_cert));
-    Ok(Request { cert_ids: cert_ids.collect::<Vec<Result<CertId, CertIdError>>>(), nonce })
+    Ok(Request { cert_ids: cert_ids.collect::<Vec<Result<CertId, CertIdError>>>(), nonce, preferred })
 }
 
 fn read_nonce(value: &[u8]) -> Result<Nonce, String> {

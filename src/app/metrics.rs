@@ -12,7 +12,7 @@ use prometheus_client::registry::Unit;
 use crate::clock::{SharedClock, UnixTime};
 use crate::presign::keeper::KeeperStats;
 use crate::shelf::Shelf;
-use crate::signer::{Signer, TokenState};
+use crate::signer::Signer;
 
 /// Reads shelf, keeper and tokens at each scrape.
 pub(super) struct Figures {
@@ -58,6 +58,12 @@ impl Collector for Figures {
         )?;
         gauge(
             encoder,
+            "shelf_memory_bytes",
+            "Memory that certificates and answers on the shelf take",
+            count(self.shelf.memory()),
+        )?;
+        gauge(
+            encoder,
             "shelf_complete",
             "Whether all of the store is on the shelf",
             i64::from(self.shelf.is_complete()),
@@ -93,59 +99,6 @@ impl Collector for Figures {
             late.metric_type(),
         )?)?;
         super::engine_figures::encode(encoder, &keeper.figures.load(), self.clock.now())?;
-        self.tokens(encoder)
-    }
-}
-
-impl Figures {
-    fn tokens(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
-        let figures: Vec<_> = self.signers.load().iter().map(Signer::stats).collect();
-        let each = |encoder: &mut DescriptorEncoder<'_>,
-                    name: &str,
-                    help: &str,
-                    of: &dyn Fn(&crate::signer::Snapshot) -> i64| {
-            let kind = ConstGauge::new(0i64).metric_type();
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for token in &figures {
-                ConstGauge::new(of(token))
-                    .encode(family.encode_family(&[("token", token.token.as_str())])?)?;
-            }
-            Ok(())
-        };
-        let clamp = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        each(encoder, "token_serving", "Whether the token signs", &|token| {
-            i64::from(token.state == TokenState::Serving)
-        })?;
-        each(encoder, "token_sessions", "Sessions open and logged in", &|token| token.sessions as i64)?;
-        let help = "Signatures that wait for a session";
-        each(encoder, "token_queued", help, &|token| {
-            token.lanes.iter().map(|lane| lane.queued).sum::<usize>() as i64
-        })?;
-        each(encoder, "token_hung_calls", "Calls that have not come back", &|token| token.hung as i64)?;
-        let kind = ConstCounter::new(0u64).metric_type();
-        let mut family =
-            encoder.encode_descriptor("token_signatures", "Signatures made and verified", None, kind)?;
-        for token in &figures {
-            ConstCounter::new(token.signed)
-                .encode(family.encode_family(&[("token", token.token.as_str())])?)?;
-        }
-        let mut family =
-            encoder.encode_descriptor("token_failures", "Failed calls by PKCS#11 return code", None, kind)?;
-        for token in &figures {
-            for (code, count) in &token.failures {
-                let labels = [("token", token.token.as_str()), ("code", code.as_str())];
-                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        let name = "token_signature_p99";
-        let help = "99th percentile of the time that C_Sign takes";
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
-        for token in &figures {
-            let labels = [("token", token.token.as_str())];
-            ConstGauge::new(clamp(token.call_time.p99.as_micros() as u64) as f64 / 1e6)
-                .encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        super::token_metrics::encode(&self.signers.load(), encoder)
     }
 }

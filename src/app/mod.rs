@@ -1,10 +1,14 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
+mod audit;
 mod engine_figures;
 pub mod files;
+pub mod guard;
 mod metrics;
+pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod token_metrics;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,11 +23,11 @@ use tokio::sync::OnceCell;
 
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
-use crate::presign::Frames;
 use crate::presign::identity::{Health, Identity};
+use crate::presign::{Frames, Policies, Policy};
 use crate::responder::ResponderIdForm;
 use crate::server::control::ControlError;
 use crate::server::ocsp::EndpointError;
@@ -344,6 +348,7 @@ impl App {
             algorithm: algorithm.to_string(),
             certificate: der,
             not_after: certificate.not_after(),
+            from: responder.from,
         };
         let record = self.store.add_responder(&new, now).await?;
         Ok(KnownResponder { record, issuer: issuer.clone(), certificate, delegation: Ok(delegation) })
@@ -382,8 +387,8 @@ impl App {
         Ok(problems)
     }
 
-    /// Every installed responder, the configured ones first and in the configured order, then those
-    /// installed last.
+    /// Every installed responder in order of preference: those that take over at a chosen time, the
+    /// latest first, then the configured ones in the configured order, then those installed last.
     ///
     /// # Errors
     /// [`AppError::Store`], [`AppError::Certificate`].
@@ -403,8 +408,36 @@ impl App {
             responders.push(KnownResponder { record, issuer, certificate, delegation });
         }
         // Of several certificates for one key, the one installed last signs.
-        responders.sort_by_key(|responder| (self.preference(responder), Reverse(responder.record.number)));
+        responders.sort_by_key(|responder| {
+            let record = &responder.record;
+            (Reverse(record.responder.from), self.preference(responder), Reverse(record.number))
+        });
         Ok(responders)
+    }
+
+    /// The rank of each responder, given in order of preference, among those of its issuer. Of one
+    /// rank, so that they share the work, are clones of a key in several tokens, and the configured
+    /// ones that sign in the same way and take over at the same time.
+    fn ranks(&self, responders: &[KnownResponder]) -> Vec<usize> {
+        let share = |one: &KnownResponder, other: &KnownResponder| {
+            let (this, that) = (&one.record.responder, &other.record.responder);
+            let configured = [one, other].iter().all(|each| self.preference(each) < usize::MAX);
+            let another_key = (&this.token, &this.key) != (&that.token, &that.key);
+            this.issuer == that.issuer
+                && (this.from, &this.algorithm) == (that.from, &that.algorithm)
+                && (this.certificate == that.certificate || (configured && another_key))
+        };
+        let mut ranks: Vec<usize> = Vec::with_capacity(responders.len());
+        for (place, responder) in responders.iter().enumerate() {
+            let before = responders[..place].iter().zip(&ranks).rev();
+            let last = before.clone().map(|(_, rank)| *rank).next();
+            // All of a rank must share: a renewed certificate of a key is preferred to the old one.
+            let joins = last.filter(|last| {
+                before.take_while(|(_, rank)| *rank == last).all(|(other, _)| share(responder, other))
+            });
+            ranks.push(joins.unwrap_or_else(|| last.map_or(0, |last| last + 1)));
+        }
+        ranks
     }
 
     /// The place of a responder in its issuer's configuration; the end for one that is only in the
@@ -415,6 +448,27 @@ impl App {
         let new = &responder.record.responder;
         let is = |each: &ResponderSettings| each.token == new.token && each.key.to_string() == new.key;
         configured.iter().position(is).unwrap_or(usize::MAX)
+    }
+
+    /// What the answers of each issuer are held to.
+    ///
+    /// # Errors
+    /// [`AppError::Store`].
+    pub async fn policies(&self) -> Result<Policies, AppError> {
+        let settings = self.settings();
+        let mut policies = Policies::new(Policy::new(settings.freshness));
+        for record in self.store.issuers().await? {
+            if let Some(own) = settings.issuers.iter().find(|own| own.name == record.name) {
+                let freshness = own.freshness.unwrap_or(settings.freshness);
+                policies.set(record.id, Policy { freshness, history: own.history });
+            }
+        }
+        for responder in self.store.responders().await? {
+            if responder.retired_at.is_some() {
+                policies.retire(responder.number);
+            }
+        }
+        Ok(policies)
     }
 
     /// What stands around the answers of each responder ever installed.
@@ -453,10 +507,12 @@ impl App {
         mut so_far: impl FnMut(Vec<Identity>),
     ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let responders = self.responders().await?;
+        let ranks = self.ranks(&responders);
         let mut slots: Vec<Option<Identity>> = Vec::new();
         let mut under_way = FuturesUnordered::new();
-        for responder in &responders {
-            if matches!(responder.delegation, Err(DelegationError::Ended(_))) {
+        for (responder, rank) in responders.iter().zip(ranks) {
+            let ended = matches!(responder.delegation, Err(DelegationError::Ended(_)));
+            if ended || responder.record.retired_at.is_some() {
                 // The way of all responders; one that nothing replaced is missed by who needs it.
                 continue;
             }
@@ -466,7 +522,7 @@ impl App {
                 });
                 let slot = slots.len();
                 slots.push(known.map(|known| Identity::clone(known)));
-                under_way.push(async move { (slot, self.identity(responder, &place, known).await) });
+                under_way.push(async move { (slot, self.identity(responder, &place, rank, known).await) });
             }
         }
         let mut problems = Vec::new();
@@ -496,6 +552,7 @@ impl App {
         &self,
         responder: &KnownResponder,
         place: &Place,
+        rank: usize,
         known: Option<&Arc<Identity>>,
     ) -> Result<Identity, AppError> {
         let name = &responder.issuer.record.name;
@@ -522,6 +579,7 @@ impl App {
             }
         };
         let certificate = &responder.certificate;
+        let own = self.issuer_settings(name);
         Ok(Identity {
             issuer: Arc::clone(&responder.issuer.issuer),
             issuer_id: responder.issuer.record.id,
@@ -531,11 +589,14 @@ impl App {
                 ResponderIdForm::ByName => ResponderId::by_name(certificate),
             },
             frame: Arc::new(frame),
-            not_before: certificate.not_before(),
+            not_before: certificate
+                .not_before()
+                .max(responder.record.responder.from.unwrap_or(UnixTime::EPOCH)),
             not_after: certificate.not_after(),
-            cert_id_hashes: self
-                .issuer_settings(name)
-                .map_or_else(IssuerSettings::default_hashes, |settings| settings.cert_id_hashes),
+            rank,
+            crl_url: own.as_ref().and_then(|own| own.crl_url.as_deref().map(Arc::from)),
+            history: own.as_ref().map_or(Duration::ZERO, |own| own.history),
+            cert_id_hashes: own.map_or_else(IssuerSettings::default_hashes, |own| own.cert_id_hashes),
             signer,
             key,
             health: known.map_or_else(Health::default, |known| known.health.clone()),

@@ -1,23 +1,25 @@
 //! `serve`: the components joined, and the order in which they start and end.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::audit::AuditHeadWatch;
 use super::metrics::Figures;
+use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
-use super::{App, AppError};
+use super::{App, AppError, guard};
 use crate::clock::UnixTime;
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
 use crate::responder::live::LiveSigner;
-use crate::responder::{IssuerDirectory, Responder};
-use crate::server::control::{self, Check, Control};
+use crate::responder::{IssuerDirectory, NoncePolicy, Responder, UNHEARD, UnknownSerial};
+use crate::server::control::{self, Check, Control, api};
 use crate::server::ocsp::{Endpoint, EndpointMetrics};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
@@ -29,9 +31,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 /// How often certificates are judged anew: one may have come into force or ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
-
-/// When the store's changes have not been read for so long, revocations may be missed.
-const FEED_LATE: Duration = Duration::from_secs(15);
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +64,9 @@ struct Running {
     signers: Arc<ArcSwap<Vec<Signer>>>,
     signals: Arc<Signals>,
     keeper: Arc<KeeperStats>,
+    watch: Arc<Watch>,
+    /// The control listener's, in a process that has one.
+    access: OnceLock<control::Access>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -86,11 +88,6 @@ pub async fn serve(
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
-    if settings.credentials_file.is_some() {
-        tracing::warn!(
-            "control.credentials_file has no effect yet: the control listener has no API that needs credentials"
-        );
-    }
     if settings.limits_profile.is_some() {
         tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
     }
@@ -104,6 +101,29 @@ pub async fn serve(
         clock: Arc::clone(&app.clock),
         signers: Arc::clone(&running.signers),
     }));
+    metrics.registry_mut().register_collector(Box::new(TurnFigures {
+        watch: Arc::clone(&running.watch),
+        clock: Arc::clone(&app.clock),
+    }));
+    let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
+    metrics.registry_mut().register_collector(Box::new(audit.figures()));
+
+    // Where nothing is signed there is nothing to guard.
+    let capacity = if roles.contains(&Role::Signer) {
+        let sources = guard::Sources {
+            app: Arc::clone(&app),
+            shelf: Arc::clone(&running.shelf),
+            keeper: Arc::clone(&stats),
+            signers: Arc::clone(&running.signers),
+            offered: Box::new(|| 0),
+        };
+        let findings = guard::start(sources, &shutdown).await?;
+        let figures = guard::CapacityFigures(findings.report.clone());
+        metrics.registry_mut().register_collector(Box::new(figures));
+        Some(guard::router(findings.report))
+    } else {
+        None
+    };
 
     // Every socket is opened before anything runs, so that a port in use is told at once.
     let mut addresses = Addresses::default();
@@ -119,6 +139,7 @@ pub async fn serve(
     let control = if roles.contains(&Role::Control) {
         let control = Control::bind(&settings.control)?;
         addresses.control = control.local_address().ok();
+        _ = running.access.set(control.access());
         Some(control)
     } else {
         None
@@ -138,16 +159,33 @@ pub async fn serve(
     let control_stop = Shutdown::new();
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
+        let policies = Arc::clone(&running.pipeline.policies);
+        let services = api::Services {
+            store: Arc::clone(&app.store),
+            clock: Arc::clone(&app.clock),
+            desk: keeper.desk(),
+            policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
+        };
+        let gate = &control.access().gate;
+        let api = api::router(services, gate);
+        let api = match capacity {
+            Some(routes) => api.merge(api::readable(routes, gate)),
+            None => api,
+        };
         let router = control::router(
             Arc::new(metrics),
             Arc::new(move || readiness.checks()),
             shutdown.clone(),
-            axum::Router::new(),
+            &control.access().gate,
+            api,
         );
         let stop = control_stop.clone();
         control_stop.spawn(async move { control.serve(router, stop).await });
     }
     let keeping = shutdown.spawn(watched(keeper.run(shutdown.clone()), shutdown.clone()));
+    let chain = Arc::clone(&audit);
+    let stop = control_stop.clone();
+    control_stop.spawn(async move { chain.watch(stop).await });
     let looking = Arc::clone(&running);
     let stop = shutdown.clone();
     shutdown.spawn(async move { looking.keep_identities(stop, hangup, reload).await });
@@ -201,17 +239,26 @@ impl Running {
         let settings = app.settings();
         let shelf = Arc::new(Shelf::new());
         let identities = Arc::new(Identities::default());
-        let freshness = Arc::new(ArcSwap::from_pointee(settings.freshness));
+        let policies = Arc::new(ArcSwap::from_pointee(app.policies().await?));
+        let keeper = Arc::<KeeperStats>::default();
         let clock = Arc::clone(&app.clock);
-        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&freshness), settings.live);
+        let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&policies), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
-        let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
+        let responder = Responder::new(
+            directory,
+            Arc::clone(&shelf),
+            live,
+            clock,
+            Arc::clone(&policies),
+            Arc::clone(&keeper),
+            settings.responder,
+        );
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
             clock: Arc::clone(&app.clock),
-            freshness,
+            policies,
             settings: pipeline::Settings::default(),
         };
         let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
@@ -225,7 +272,9 @@ impl Running {
             frames,
             signers: Arc::default(),
             signals: Arc::default(),
-            keeper: Arc::default(),
+            keeper,
+            watch: Arc::default(),
+            access: OnceLock::new(),
         })
     }
 
@@ -244,7 +293,7 @@ impl Running {
             let read_at = UnixTime(self.keeper.feed_read_at.load(Ordering::Relaxed));
             let age = self.app.clock.now().since(read_at);
             let detail = format!("changes in the store were read to their end at {read_at}");
-            checks.push(check("feed", age < FEED_LATE, detail));
+            checks.push(check("feed", age < UNHEARD, detail));
         }
         if self.roles.contains(&Role::Signer) {
             // A token that is away must not take the endpoint out of service: it serves what is stored.
@@ -253,8 +302,29 @@ impl Running {
             let detail =
                 format!("{} of {} tokens in use sign", signers.iter().filter(serving).count(), signers.len());
             checks.push(check("tokens", true, detail));
+            checks.push(check("live", true, self.live_standing()));
+            checks.push(check("responders", true, self.watch.standing(self.app.clock.now())));
         }
         checks
+    }
+
+    /// Whether what cannot be stored ahead is signed now. It is no matter of readiness: without a token a
+    /// nonce gets the stored answer, and the rest tryLater, which another process could not better.
+    fn live_standing(&self) -> String {
+        let settings = self.app.settings().responder;
+        let mut wanted = vec!["several certificates in one request"];
+        if settings.nonce == NoncePolicy::Echo {
+            wanted.push("nonces");
+        }
+        if settings.unknown_serial != UnknownSerial::Unauthorized {
+            wanted.push("serial numbers on no record");
+        }
+        let wanted = wanted.join(", ");
+        if self.signers.load().iter().any(|signer| signer.state() == TokenState::Serving) {
+            format!("answers are signed on the spot for: {wanted}")
+        } else {
+            format!("no token signs, so stored answers or tryLater are given for: {wanted}")
+        }
     }
 
     /// Makes responders ready, again when something changed or could not be used, until the stop.
@@ -265,8 +335,10 @@ impl Running {
         reload: impl Fn() -> Result<Settings, String>,
     ) {
         let mut told = BTreeSet::new();
+        let mut alarms = BTreeMap::new();
         loop {
             let complete = self.refresh(&mut told).await;
+            self.watch.sound(&mut alarms, self.app.clock.now());
             let wait = if complete { LOOK_AGAIN } else { TRY_AGAIN };
             tokio::select! {
                 () = shutdown.stopped() => return,
@@ -301,6 +373,12 @@ impl Running {
 
     async fn try_refresh(&self) -> Result<Vec<AppError>, AppError> {
         self.responder.replace_issuers(directory(&self.app).await?);
+        let policies = self.app.policies().await?;
+        self.watch.replace(Turns::of(&self.app.responders().await?, &policies));
+        if **self.pipeline.policies.load() != policies {
+            self.pipeline.policies.store(Arc::new(policies));
+            self.signals.policy_changed.notify_one();
+        }
         self.frames.store(Arc::new(self.app.frames().await?));
         if !self.roles.contains(&Role::Signer) {
             self.signals.responders_changed.notify_one();
@@ -330,7 +408,13 @@ impl Running {
             ("store.url", old.store_url == settings.store_url),
             ("ocsp (listen, paths, max_connections, drain)", old.endpoint == settings.endpoint),
             ("ocsp (live_rate, live_in_flight)", old.live == settings.live),
-            ("control.listen", old.control == settings.control),
+            ("control.listen", old.control.listen == settings.control.listen),
+            ("control (open_metrics)", old.control.open_metrics == settings.control.open_metrics),
+            (
+                "control (TLS switched on or off, credentials_file set or not)",
+                old.control.tls.is_some() == settings.control.tls.is_some()
+                    && old.control.credentials_file.is_some() == settings.control.credentials_file.is_some(),
+            ),
             ("[[token]]", old.tokens == settings.tokens),
         ];
         for (setting, same) in fixed {
@@ -338,16 +422,18 @@ impl Running {
                 tracing::warn!(setting, "this setting changed; it takes effect at the next restart");
             }
         }
-        let (responder, freshness) = (settings.responder, settings.freshness);
+        if let Some(access) = self.access.get()
+            && let Err(error) = access.reload(&settings.control)
+        {
+            tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
+            return;
+        }
+        let responder = settings.responder;
         if let Err(error) = self.app.replace_settings(settings).await {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;
         }
         self.responder.replace_settings(responder);
-        self.pipeline.freshness.store(Arc::new(freshness));
-        if old.freshness != freshness {
-            self.signals.policy_changed.notify_one();
-        }
         match self.app.install_configured().await {
             Ok(problems) => {
                 for problem in problems {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::UnixTime;
 use crate::ocsp::{Freshness, HashAlgorithm, Preset, SignatureAlgorithm};
 use crate::responder::{self, NoncePolicy, ResponderIdForm, UnknownSerial};
 use crate::server;
@@ -21,10 +22,8 @@ pub struct Settings {
     pub live: responder::live::Settings,
     /// How answers name their signer.
     pub responder_id: ResponderIdForm,
-    /// Where the control listener stands.
+    /// Where the control listener stands, and who may call.
     pub control: server::control::Settings,
-    /// Hashed bearer tokens for the control listener.
-    pub credentials_file: Option<PathBuf>,
     /// Preset, validity and refresh.
     pub freshness: Freshness,
     /// The tokens.
@@ -46,6 +45,12 @@ pub struct IssuerSettings {
     pub certificate: PathBuf,
     /// The hashes of the CertIDs in its answers, all under one signature, in this order.
     pub cert_id_hashes: Vec<HashAlgorithm>,
+    /// Preset, validity and refresh of its answers; the common ones if none are given.
+    pub freshness: Option<Freshness>,
+    /// How long its certificates are answered for after their end; zero for not at all.
+    pub history: Duration,
+    /// Where its CRL is, told in answers about revoked certificates.
+    pub crl_url: Option<String>,
     /// Who signs for it, the preferred one first.
     pub responders: Vec<ResponderSettings>,
 }
@@ -69,6 +74,9 @@ pub struct ResponderSettings {
     pub certificate: PathBuf,
     /// The signature algorithm; the key's usual one if none is given.
     pub algorithm: Option<SignatureAlgorithm>,
+    /// When it takes over from the others; from the first day of its certificate, in the configured
+    /// order, if none is given.
+    pub from: Option<UnixTime>,
 }
 
 /// What the capacity guard reckons with.
@@ -105,7 +113,6 @@ impl Default for Settings {
             live: responder::live::Settings::default(),
             responder_id: ResponderIdForm::ByKey,
             control: server::control::Settings::default(),
-            credentials_file: None,
             freshness: Freshness::new(Preset::WebPki, 168 * HOUR, 84 * HOUR).expect("V 7d, R 3d12h"),
             tokens: Vec::new(),
             issuers: Vec::new(),

@@ -64,6 +64,10 @@ fn missing_files(settings: &Settings) -> Vec<String> {
             wrong.push(format!("token {}: there is no PIN file {}", token.name, path.display()));
         }
     }
+    wrong.extend(settings.control.credentials().err().map(|error| error.to_string()));
+    wrong.extend(
+        settings.control.tls.iter().filter_map(|tls| tls.load().err()).map(|error| error.to_string()),
+    );
     for issuer in &settings.issuers {
         let read = |path: &Path| {
             let der = files::read_certificate(path).map_err(|error| error.to_string())?;
@@ -110,7 +114,10 @@ fn document(settings: &Settings) -> Value {
             "max_connections": endpoint.max_connections,
             "drain": span(endpoint.drain),
         },
-        "control": { "listen": settings.control.listen },
+        "control": {
+            "listen": settings.control.listen,
+            "open_metrics": settings.control.open_metrics,
+        },
         "policy": {
             "preset": settings.freshness.preset().to_string(),
             "validity": span(settings.freshness.validity()),
@@ -125,8 +132,15 @@ fn document(settings: &Settings) -> Value {
             "pack_max": settings.capacity.pack_max,
         },
     });
-    if let Some(file) = &settings.credentials_file {
+    if let Some(file) = &settings.control.credentials_file {
         document["control"]["credentials_file"] = json!(file);
+    }
+    if let Some(tls) = &settings.control.tls {
+        document["control"]["tls_certificate"] = json!(tls.certificate);
+        document["control"]["tls_key"] = json!(tls.key);
+        if let Some(file) = &tls.client_ca {
+            document["control"]["client_ca"] = json!(file);
+        }
     }
     if let Some(profile) = &settings.limits_profile {
         document["limits"] = json!({ "profile": profile });
@@ -155,12 +169,22 @@ fn token(token: &signer::Settings) -> Value {
 }
 
 fn issuer(issuer: &IssuerSettings) -> Value {
-    json!({
+    let mut document = json!({
         "name": issuer.name,
         "certificate": issuer.certificate,
         "cert_id_hashes": issuer.cert_id_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "history": span(issuer.history),
         "responder": issuer.responders.iter().map(responder).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(own) = &issuer.freshness {
+        document["preset"] = json!(own.preset().to_string());
+        document["validity"] = json!(span(own.validity()));
+        document["refresh"] = json!(span(own.refresh()));
+    }
+    if let Some(url) = &issuer.crl_url {
+        document["crl_url"] = json!(url);
+    }
+    document
 }
 
 fn responder(responder: &ResponderSettings) -> Value {
@@ -171,6 +195,9 @@ fn responder(responder: &ResponderSettings) -> Value {
     }
     if let Some(algorithm) = responder.algorithm {
         document["algorithm"] = json!(algorithm.to_string());
+    }
+    if let Some(from) = responder.from {
+        document["from"] = json!(from.to_string());
     }
     document
 }

@@ -49,6 +49,19 @@ impl Context {
     }
 }
 
+/// Who runs the command, for the audit log: the login name where the environment tells one, and the
+/// number, which it cannot make up.
+pub(super) fn user() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let name = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let uid = std::fs::metadata("/proc/self").map(|own| own.uid().to_string());
+    match (name, uid) {
+        (Some(name), Ok(uid)) => format!("{name} (uid {uid})"),
+        (None, Ok(uid)) => format!("uid {uid}"),
+        (name, Err(_)) => name.unwrap_or_else(|| "an unknown user".to_owned()),
+    }
+}
+
 /// Tells an error and its causes on standard error, each once.
 pub(super) fn complain(error: &anyhow::Error) {
     let mut told = String::new();

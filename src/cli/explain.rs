@@ -6,9 +6,10 @@ use serde::Serialize;
 use super::Outcome;
 use super::context::Context;
 use super::revoke::status;
-use crate::app::{App, KnownResponder};
+use crate::app::KnownResponder;
 use crate::clock::UnixTime;
-use crate::ocsp::{Freshness, Received, Serial, response};
+use crate::ocsp::{Received, Serial, response};
+use crate::presign::Policies;
 use crate::store::{CertificateState, StoredAnswer};
 
 #[derive(Debug, Args)]
@@ -66,27 +67,24 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     };
     let responders = app.responders().await?;
     let now = app.clock.now();
-    let report = report(&app, &arguments.issuer, &state, &responders, now)?;
+    let policies = app.policies().await?;
+    let report = report(&policies, &arguments.issuer, &state, &responders, now)?;
     context.print(&report, |report| text(report, &state))?;
     app.close().await;
     Ok(Outcome::Done)
 }
 
 fn report(
-    app: &App,
+    policies: &Policies,
     issuer: &str,
     state: &CertificateState,
     responders: &[KnownResponder],
     now: UnixTime,
 ) -> anyhow::Result<Report> {
     let certificate = &state.certificate;
-    let freshness = app.settings().freshness;
-    let answer = state
-        .answer
-        .as_ref()
-        .map(|answer| describe(answer, state, responders, &freshness, now))
-        .transpose()?;
-    let next = next(state, &freshness, now);
+    let answer =
+        state.answer.as_ref().map(|answer| describe(answer, state, responders, policies, now)).transpose()?;
+    let next = next(state, policies, now);
     Ok(Report {
         issuer: issuer.to_owned(),
         serial: certificate.serial.to_string(),
@@ -105,9 +103,10 @@ fn report(
     })
 }
 
-fn next(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> String {
+fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> String {
     let certificate = &state.certificate;
-    if certificate.not_after < now {
+    let policy = policies.of(certificate.issuer);
+    if policy.answered_until(certificate.not_after) < now {
         return "nothing: it has expired and is answered unauthorized (RFC 9919 section 3.2.3)".to_owned();
     }
     if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
@@ -121,8 +120,12 @@ fn next(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> Strin
                 certificate.version
             )
         }
+        Some(answer) if policies.is_retired(answer.responder) => {
+            format!("a new answer, now: responder {} was taken out of use", answer.responder.0)
+        }
         Some(answer) => {
-            let due = freshness.due_at(answer.this_update, answer.next_update, &certificate.serial);
+            let times = [answer.this_update, answer.next_update];
+            let due = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
             let when = if due <= now { "now".to_owned() } else { format!("at {due}") };
             format!(
                 "a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides"
@@ -135,11 +138,13 @@ fn describe(
     answer: &StoredAnswer,
     state: &CertificateState,
     responders: &[KnownResponder],
-    freshness: &Freshness,
+    policies: &Policies,
     now: UnixTime,
 ) -> anyhow::Result<AnswerReport> {
-    let serial = &state.certificate.serial;
-    let due_at = freshness.due_at(answer.this_update, answer.next_update, serial);
+    let certificate = &state.certificate;
+    let times = [answer.this_update, answer.next_update];
+    let due_at = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
+    let freshness = policies.of(certificate.issuer).freshness;
     let stale_at = freshness.stale_at(answer.this_update, answer.next_update);
     let condition = if answer.version != state.certificate.version {
         "superseded"

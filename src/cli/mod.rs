@@ -1,8 +1,12 @@
 //! The command line: one file a subcommand, each of which returns what to say and how it went.
 
+mod audit;
+mod capacity;
+mod capacity_text;
 mod check;
 mod config;
 mod context;
+mod credential;
 mod explain;
 mod hsm;
 mod import;
@@ -20,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::Context;
 use crate::config::ConfigError;
+use crate::store::audit::process_acts_as;
 use crate::telemetry::{LogSettings, logging};
 
 /// How a command that did not fail went.
@@ -84,9 +89,18 @@ enum Command {
     /// Tokens and keys: list, test, measure.
     #[command(subcommand)]
     Hsm(hsm::Command),
+    /// What the HSMs carry: the guard's state, plans, and scenarios.
+    #[command(subcommand)]
+    Capacity(capacity::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// The log of every change: check it, print it.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Tokens of callers of the control listener.
+    #[command(subcommand)]
+    Credential(credential::Command),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -140,6 +154,9 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if !daemon {
+        process_acts_as(format!("command line of {}", context::user()));
+    }
     runtime.block_on(async {
         match cli.command {
             Command::Serve(arguments) => serve::run(&context, arguments).await,
@@ -152,6 +169,9 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             Command::Explain(arguments) => explain::run(&context, &arguments).await,
             Command::Check(arguments) => check::run(&context, &arguments).await,
             Command::Hsm(command) => hsm::run(&context, command).await,
+            Command::Audit(command) => audit::run(&context, &command).await,
+            Command::Credential(command) => credential::run(&context, &command).await,
+            Command::Capacity(command) => capacity::run(&context, command).await,
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }

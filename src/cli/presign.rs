@@ -43,7 +43,6 @@ struct Document {
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let app = context.app().await?;
-    let settings = app.settings();
     let issuer = match &arguments.issuer {
         Some(name) => Some(app.issuer(name).await?.record.id),
         None => None,
@@ -51,7 +50,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
-    let refresh = settings.freshness.refresh();
+    let policies = app.policies().await?;
+    let refresh = policies.shortest_refresh();
     let within = arguments.within.unwrap_or_else(|| Duration::from_secs(86_400).min(refresh / 2));
     if within >= refresh.mul_f64(0.75) {
         tracing::warn!(
@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let selection = Selection { issuer, within, limit: arguments.limit };
     let mut looking = Progress::new("certificates looked at", 0);
     let paces = Settings::default();
-    let plan = batch::plan(&*app.store, &settings.freshness, &selection, &paces, app.clock.now(), |count| {
+    let plan = batch::plan(&*app.store, &policies, &selection, &paces, app.clock.now(), |count| {
         looking.set_total(count as u64);
         looking.set(count as u64);
     })
@@ -86,7 +86,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             store: Arc::clone(&app.store),
             identities: Arc::new(Identities::new(identities)),
             clock: Arc::clone(&app.clock),
-            freshness: Arc::new(ArcSwap::from_pointee(settings.freshness)),
+            policies: Arc::new(ArcSwap::from_pointee(policies)),
             settings: paces,
         };
         let shutdown = Shutdown::new();

@@ -1,21 +1,26 @@
-//! `responder key | csr | certify | install | list`: from a key in the HSM to an installed
+//! `responder key | csr | certify | install | retire | list`: from a key in the HSM to an installed
 //! delegated responder certificate.
+
+mod rows;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::json;
 
+use self::rows::{State, rows};
 use super::context::{Context, shown, table};
 use super::{Outcome, Usage};
+use crate::app::rotation::Turns;
 use crate::app::settings::ResponderSettings;
 use crate::app::{App, KnownIssuer, KnownResponder, files};
+use crate::clock::UnixTime;
 use crate::ocsp::delegation::Delegation;
 use crate::ocsp::issue::{CaKey, RequestInfo, certify};
 use crate::ocsp::{Certificate, KeyAlgorithm, SignatureAlgorithm};
 use crate::signer::{self, KeyReference, Lane, Order, admin};
+use crate::store::ResponderNumber;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -59,7 +64,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Check a delegated certificate against every rule, try its key, and use it from now on.
+    /// Check a delegated certificate against every rule, try its key, and use it: from now on, from
+    /// the first day of its certificate, or from a chosen time. One that was retired is in use again.
     Install {
         #[command(flatten)]
         which: Which,
@@ -69,6 +75,18 @@ pub(super) enum Command {
         /// The signature algorithm; the key's usual one if not given.
         #[arg(long)]
         algorithm: Option<SignatureAlgorithm>,
+        /// When it takes over from all others of the CA, such as 2026-12-01T00:00:00Z.
+        #[arg(long, value_name = "TIME", value_parser = UnixTime::parse_rfc3339)]
+        from: Option<UnixTime>,
+    },
+    /// Take a responder out of use: it signs nothing more, and what it signed is signed anew by
+    /// another one, at the pace of the refresh.
+    Retire {
+        /// Its number, as `responder list` shows it.
+        number: i64,
+        /// Even if nobody else can sign for its CA now.
+        #[arg(long)]
+        force: bool,
     },
     /// Show the responders, which of them signs, and when they end.
     List {
@@ -155,24 +173,38 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
             });
             write_or_print(context, out, "CERTIFICATE", &der, &about)?;
         }
-        Command::Install { which, certificate, algorithm } => {
+        Command::Install { which, certificate, algorithm, from } => {
             let chosen = which.choose(&app).await?;
             let settings = ResponderSettings {
                 token: chosen.token.name.clone(),
                 key: chosen.key,
                 certificate,
                 algorithm: algorithm.or(chosen.algorithm),
+                from,
             };
             // The key is tried before anything is recorded.
             let installed = try_and_install(&app, &chosen.issuer, &settings).await?;
-            let row = row(&installed, true);
+            let number = installed.record.number;
+            app.store.retire_responder(number, None).await?;
+            let (rows, warnings) = rows(&app, Some(&installed.issuer.record.name)).await?;
+            let mut row = rows.into_iter().find(|row| row.number == number.0).ok_or_else(|| {
+                anyhow::anyhow!("responder {} was installed and is not there any more", number.0)
+            })?;
+            row.warnings.extend(warnings);
             context.print(&row, |row| {
-                let mut text =
-                    format!("responder {} signs for {} until {}\n", row.number, row.issuer, row.not_after);
+                let begins = match row.state {
+                    State::Signs => String::new(),
+                    _ => format!(" from {}", row.from),
+                };
+                let mut text = format!(
+                    "responder {} signs for {}{begins} until {}\n",
+                    row.number, row.issuer, row.not_after
+                );
                 row.warnings.iter().for_each(|warning| text += &format!("warning: {warning}\n"));
                 text
             })?;
         }
+        Command::Retire { number, force } => retire(context, &app, ResponderNumber(number), force).await?,
         Command::List { issuer } => list(context, &app, issuer).await?,
     }
     app.close().await;
@@ -280,6 +312,36 @@ async fn try_and_install(
     Ok(app.install(issuer, settings).await?)
 }
 
+async fn retire(context: &Context, app: &App, number: ResponderNumber, force: bool) -> anyhow::Result<()> {
+    let responders = app.responders().await?;
+    let Some(leaving) = responders.iter().find(|responder| responder.record.number == number) else {
+        anyhow::bail!("there is no responder {}: see `goodstanding responder list`", number.0);
+    };
+    let issuer = leaving.issuer.record.name.clone();
+    let others: Vec<_> = responders
+        .into_iter()
+        .filter(|other| other.issuer.record.name == issuer && other.record.number != number)
+        .collect();
+    let turns = Turns::of(&others, &app.policies().await?);
+    let successor = turns.first().and_then(|turns| turns.on_duty(app.clock.now()));
+    if successor.is_none() && !force {
+        anyhow::bail!(
+            "no other responder can sign for {issuer} now: install one first (`goodstanding responder install`), or give --force and let the answers run out"
+        );
+    }
+    let record = app.store.retire_responder(number, Some(app.clock.now())).await?;
+    let about = json!({
+        "number": number.0,
+        "issuer": issuer,
+        "retired_at": record.retired_at.map(|at| at.to_string()),
+        "successor": successor.map(|number| number.0),
+    });
+    context.print(&about, |_| {
+        let who = successor.map_or_else(|| "nobody".to_owned(), |number| format!("responder {}", number.0));
+        format!("responder {} is out of use; {who} signs for {issuer}", number.0)
+    })
+}
+
 async fn list(context: &Context, app: &App, issuer: Option<String>) -> anyhow::Result<()> {
     for problem in app.install_configured().await? {
         tracing::warn!(%problem, "a configured responder cannot be used");
@@ -287,28 +349,20 @@ async fn list(context: &Context, app: &App, issuer: Option<String>) -> anyhow::R
     if let Some(name) = &issuer {
         app.issuer(name).await?;
     }
-    let mut rows: Vec<Row> = Vec::new();
-    for responder in app.responders().await? {
-        let name = &responder.issuer.record.name;
-        if issuer.as_ref().is_some_and(|wanted| wanted != name) {
-            continue;
-        }
-        let usable = responder.delegation.is_ok() && responder.certificate.is_valid_at(app.clock.now());
-        let signs = usable && !rows.iter().any(|row| row.signs && row.issuer == *name);
-        rows.push(row(&responder, signs));
-    }
+    let (rows, warnings) = rows(app, issuer.as_deref()).await?;
     context.print(&rows, |rows| {
-        let header = ["#", "ISSUER", "SIGNS", "TOKEN", "KEY", "ALGORITHM", "ENDS", "SUBJECT"];
+        let header = ["#", "ISSUER", "SIGNS", "TOKEN", "KEY", "ALGORITHM", "FROM", "ENDS", "SUBJECT"];
         let mut text = table(
             header,
             rows.iter().map(|row| {
                 [
                     row.number.to_string(),
                     row.issuer.clone(),
-                    (if row.signs { "yes" } else { "no" }).to_owned(),
+                    row.state.word().to_owned(),
                     row.token.clone(),
                     row.key.clone(),
                     row.algorithm.clone(),
+                    row.from.clone(),
                     row.not_after.clone(),
                     row.subject.clone(),
                 ]
@@ -318,50 +372,9 @@ async fn list(context: &Context, app: &App, issuer: Option<String>) -> anyhow::R
             row.unusable.iter().for_each(|why| text += &format!("{} cannot sign: {why}\n", row.number));
             row.warnings.iter().for_each(|warning| text += &format!("{}: warning: {warning}\n", row.number));
         }
+        warnings.iter().for_each(|warning| text += &format!("warning: {warning}\n"));
         text
     })
-}
-
-#[derive(Serialize)]
-struct Row {
-    number: i64,
-    issuer: String,
-    /// Whether it is the one that signs for its issuer now.
-    signs: bool,
-    token: String,
-    key: String,
-    algorithm: String,
-    subject: String,
-    serial: String,
-    not_before: String,
-    not_after: String,
-    installed_at: String,
-    unusable: Option<String>,
-    warnings: Vec<String>,
-}
-
-fn row(responder: &KnownResponder, signs: bool) -> Row {
-    let new = &responder.record.responder;
-    let certificate = &responder.certificate;
-    let (unusable, warnings) = match &responder.delegation {
-        Ok(delegation) => (None, delegation.warnings().iter().map(ToString::to_string).collect()),
-        Err(error) => (Some(error.to_string()), Vec::new()),
-    };
-    Row {
-        number: responder.record.number.0,
-        issuer: responder.issuer.record.name.clone(),
-        signs,
-        token: new.token.clone(),
-        key: new.key.clone(),
-        algorithm: new.algorithm.clone(),
-        subject: certificate.subject(),
-        serial: certificate.serial().to_string(),
-        not_before: certificate.not_before().to_string(),
-        not_after: certificate.not_after().to_string(),
-        installed_at: responder.record.installed_at.to_string(),
-        unusable,
-        warnings,
-    }
 }
 
 fn write_or_print(

@@ -53,8 +53,9 @@ struct Report {
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let app = context.app().await?;
-    let settings = app.settings();
-    let preset = settings.freshness.preset();
+    let issuer = app.issuer(&arguments.issuer).await?;
+    let policies = app.policies().await?;
+    let preset = policies.of(issuer.record.id).freshness.preset();
     if arguments.reason == Some(CrlReason::CertificateHold) && !preset.allows_hold() {
         let why = format!(
             "the preset {preset} bars certificateHold (Baseline Requirements 4.9.13); the preset private allows it"
@@ -73,7 +74,6 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             Usage(format!("{time} is in the future: an answer cannot say that it was revoked then")).into()
         );
     }
-    let issuer = app.issuer(&arguments.issuer).await?;
     let revocation = Revocation { time, reason: arguments.reason };
     let outcome = match arguments.serial {
         Some(serial) => {

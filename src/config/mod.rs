@@ -1,7 +1,5 @@
 //! The configuration file: TOML in, validated settings out, every error at once with its line.
 
-mod reader;
-
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,12 +9,13 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use self::reader::Problem;
-use self::reader::{Problems, Section};
 use crate::app::settings::{CapacitySettings, IssuerSettings, ResponderSettings, Settings};
+use crate::clock::UnixTime;
 use crate::ocsp::{Freshness, HashAlgorithm, Preset};
+pub use crate::reader::Problem;
+use crate::reader::{Problems, Section};
 use crate::responder::{NoncePolicy, ResponderIdForm, UnknownSerial};
-use crate::server::control::require_loopback;
+use crate::server::control::tls;
 use crate::server::ocsp::{EndpointError, PathPrefix};
 use crate::signer::{self, PinSource};
 
@@ -139,13 +138,7 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     ocsp.finish(problems);
 
     let mut control = root.section("control", problems);
-    if let Some((_, span)) = control.string("listen", problems) {
-        set(&mut settings.control.listen, control.parsed("listen", problems));
-        if let Err(error) = require_loopback(settings.control.listen) {
-            problems.add(&span, error.to_string());
-        }
-    }
-    settings.credentials_file = control.string("credentials_file", problems).map(|(path, _)| path.into());
+    read_control(&mut control, &mut settings.control, problems);
     control.finish(problems);
 
     let mut policy = root.section("policy", problems);
@@ -157,13 +150,6 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
         Err(error) => problems.add(policy.span(), format!("policy: {error}")),
     }
     policy.finish(problems);
-    if settings.responder.unknown_serial == UnknownSerial::Revoked && !preset.allows_hold() {
-        problems.add(
-            &unknown_serial.unwrap_or(0..0),
-            format!("ocsp.unknown_serial: \"revoked\" answers certificateHold, which the preset {preset} bars (Baseline Requirements 4.9.13)"),
-        );
-    }
-
     for mut token in root.sections("token", problems) {
         if let Some(read) = read_token(&mut token, problems) {
             if settings.tokens.iter().any(|other| other.name == read.name) {
@@ -175,13 +161,21 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     }
     let tokens: HashSet<String> = settings.tokens.iter().map(|token| token.name.clone()).collect();
     for mut issuer in root.sections("issuer", problems) {
-        if let Some(read) = read_issuer(&mut issuer, &tokens, problems) {
+        if let Some(read) = read_issuer(&mut issuer, &tokens, settings.freshness, problems) {
             if settings.issuers.iter().any(|other| other.name == read.name) {
                 problems.add(issuer.span(), format!("issuer: two issuers are named {:?}", read.name));
             }
             settings.issuers.push(read);
         }
         issuer.finish(problems);
+    }
+    let own = settings.issuers.iter().filter_map(|issuer| issuer.freshness).map(|own| own.preset());
+    let bars = [preset].into_iter().chain(own).find(|preset| !preset.allows_hold());
+    if let (UnknownSerial::Revoked, Some(preset)) = (settings.responder.unknown_serial, bars) {
+        problems.add(
+            &unknown_serial.unwrap_or(0..0),
+            format!("ocsp.unknown_serial: \"revoked\" answers certificateHold, which the preset {preset} bars (Baseline Requirements 4.9.13)"),
+        );
     }
 
     let mut capacity = root.section("capacity", problems);
@@ -198,6 +192,34 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     settings.limits_profile = limits.string("profile", problems).map(|(path, _)| path.into());
     limits.finish(problems);
     settings
+}
+
+fn read_control(
+    section: &mut Section<'_>,
+    settings: &mut crate::server::control::Settings,
+    problems: &mut Problems<'_>,
+) {
+    let listen = section.string("listen", problems).map(|(_, span)| span);
+    set(&mut settings.listen, section.parsed("listen", problems));
+    settings.credentials_file = section.string("credentials_file", problems).map(|(path, _)| path.into());
+    set(&mut settings.open_metrics, section.boolean("open_metrics", problems));
+    let certificate = section.string("tls_certificate", problems).map(|(path, _)| path.into());
+    let key = section.string("tls_key", problems).map(|(path, _)| path.into());
+    let client_ca = section.string("client_ca", problems).map(|(path, _)| path.into());
+    settings.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(tls::Settings { certificate, key, client_ca }),
+        (None, None) if client_ca.is_none() => None,
+        _ => {
+            problems.add(
+                section.span(),
+                "control: TLS needs both tls_certificate and tls_key; client_ca goes with them",
+            );
+            return;
+        }
+    };
+    if let Err(error) = settings.check() {
+        problems.add(listen.as_ref().unwrap_or(section.span()), error.to_string());
+    }
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {
@@ -233,6 +255,7 @@ fn read_token(token: &mut Section<'_>, problems: &mut Problems<'_>) -> Option<si
 fn read_issuer(
     issuer: &mut Section<'_>,
     tokens: &HashSet<String>,
+    common: Freshness,
     problems: &mut Problems<'_>,
 ) -> Option<IssuerSettings> {
     let name = issuer.required("name", problems);
@@ -244,6 +267,16 @@ fn read_issuer(
             problems.add(issuer.span(), "issuer.cert_id_hashes: name each hash once, at least one");
         }
     }
+    let freshness = read_own_freshness(issuer, common, problems);
+    let history = issuer.duration("history", problems).unwrap_or_default();
+    let crl_url = issuer.string("crl_url", problems);
+    if let Some((url, span)) = &crl_url
+        && !(url.is_ascii()
+            && ["http://", "https://", "ldap://"].iter().any(|scheme| url.starts_with(scheme)))
+    {
+        problems
+            .add(span, format!("issuer.crl_url: {url:?} is no http://, https:// or ldap:// URL in ASCII"));
+    }
     let mut responders = Vec::new();
     for mut responder in issuer.sections("responder", problems) {
         responders.extend(read_responder(&mut responder, tokens, problems));
@@ -253,8 +286,31 @@ fn read_issuer(
         name: name?.0,
         certificate: certificate?.0.into(),
         cert_id_hashes: hashes.unwrap_or_else(IssuerSettings::default_hashes),
+        freshness,
+        history,
+        crl_url: crl_url.map(|(url, _)| url),
         responders,
     })
+}
+
+/// What an issuer says of its own answers; what it does not say is as for all.
+fn read_own_freshness(
+    issuer: &mut Section<'_>,
+    common: Freshness,
+    problems: &mut Problems<'_>,
+) -> Option<Freshness> {
+    let preset = issuer.parsed("preset", problems);
+    let validity = issuer.duration("validity", problems);
+    let refresh = issuer.duration("refresh", problems);
+    if preset.is_none() && validity.is_none() && refresh.is_none() {
+        return None;
+    }
+    let own = Freshness::new(
+        preset.unwrap_or(common.preset()),
+        validity.unwrap_or(common.validity()),
+        refresh.unwrap_or(common.refresh()),
+    );
+    own.map_err(|error| problems.add(issuer.span(), format!("issuer: {error}"))).ok()
 }
 
 fn read_responder(
@@ -285,11 +341,22 @@ fn read_responder(
     }
     let certificate = responder.required("certificate", problems);
     let algorithm = responder.parsed("algorithm", problems);
+    let from = responder.string("from", problems).and_then(|(text, span)| {
+        let time = UnixTime::parse_rfc3339(&text);
+        let told = |error| {
+            let why = format!(
+                "issuer.responder.from: {text:?} is no time such as \"2026-12-01T00:00:00Z\": {error}"
+            );
+            problems.add(&span, why);
+        };
+        time.map_err(told).ok()
+    });
     Some(ResponderSettings {
         token: token?.0,
         key: label.or(by_id)?,
         certificate: certificate?.0.into(),
         algorithm,
+        from,
     })
 }
 

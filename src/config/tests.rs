@@ -110,6 +110,42 @@ fn revoked_for_unknown_serials_needs_the_private_preset() {
     assert_eq!(parse(&text("private")).unwrap().responder.unknown_serial, UnknownSerial::Revoked);
 }
 
+/// B10, B8: each issuer's own answers, and what is barred for one is barred.
+#[test]
+fn an_issuer_may_have_its_own_preset_validity_and_refresh() {
+    let text = |own: &str| format!("{MINIMAL}[[issuer]]\nname = \"i\"\ncertificate = \"c\"\n{own}\n");
+    let own = |own: &str| parse(&text(own)).unwrap().issuers[0].freshness;
+    assert_eq!(own(""), None);
+    let day = Duration::from_secs(86_400);
+    let sub_ca = own("preset = \"sub-ca\"\nvalidity = \"365d\"\nrefresh = \"30d\"").unwrap();
+    assert_eq!(sub_ca, Freshness::new(Preset::SubCa, 365 * day, 30 * day).unwrap());
+    let shorter = own("refresh = \"1d\"").unwrap();
+    assert_eq!((shorter.preset(), shorter.validity(), shorter.refresh()), (Preset::WebPki, 7 * day, day));
+    let told = messages(&text("preset = \"sub-ca\"\nvalidity = \"400d\""));
+    assert!(told[0].contains("issuer: validity") && told[0].contains("subordinate CAs"), "{told:?}");
+    let barred = format!(
+        "{MINIMAL}[ocsp]\nunknown_serial = \"revoked\"\n[policy]\npreset = \"private\"\n[[issuer]]\nname = \"i\"\ncertificate = \"c\"\npreset = \"web-pki\"\n"
+    );
+    assert!(messages(&barred)[0].contains("which the preset web-pki bars"), "{:?}", messages(&barred));
+}
+
+#[test]
+fn history_a_crl_and_the_time_of_a_take_over_are_read_and_held_to_their_form() {
+    let text = |own: &str, from: &str| {
+        format!(
+            "{MINIMAL}[[token]]\nname = \"a\"\nmodule = \"m\"\nlabel = \"l\"\npin_env = \"P\"\n[[issuer]]\nname = \"i\"\ncertificate = \"c\"\n{own}\n[[issuer.responder]]\ntoken = \"a\"\ncertificate = \"r\"\nkey = \"k\"\n{from}\n"
+        )
+    };
+    let url = "http://crl.example.org/ca.crl";
+    let settings =
+        parse(&text(&format!("history = \"30d\"\ncrl_url = \"{url}\""), "from = \"2026-12-01T00:00:00Z\""));
+    let issuer = settings.unwrap().issuers.remove(0);
+    assert_eq!((issuer.history, issuer.crl_url.as_deref()), (Duration::from_secs(30 * 86_400), Some(url)));
+    assert_eq!(issuer.responders[0].from, Some(UnixTime(1_796_083_200)));
+    assert!(messages(&text("crl_url = \"ftp://x\"", ""))[0].contains("issuer.crl_url"));
+    assert!(messages(&text("", "from = \"tomorrow\""))[0].contains("issuer.responder.from"));
+}
+
 #[test]
 fn the_control_listener_stays_on_loopback() {
     let found = messages(&format!("{MINIMAL}[control]\nlisten = \"0.0.0.0:8890\"\n"));

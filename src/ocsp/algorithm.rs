@@ -253,6 +253,17 @@ impl SignatureAlgorithm {
         }
     }
 
+    /// The algorithm with this AlgorithmIdentifier. RSA without its NULL is understood as well; other
+    /// parameters are another algorithm.
+    #[must_use]
+    pub fn from_identifier_der(der: &[u8]) -> Option<Self> {
+        const RSA_WITHOUT_NULL: &[u8] = b"\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b";
+        if der == RSA_WITHOUT_NULL {
+            return Some(Self::RsaPkcs1Sha256);
+        }
+        Self::ALL.into_iter().find(|algorithm| algorithm.identifier_der() == der)
+    }
+
     /// The hash applied to the message before the key; none for Ed25519, which takes it whole.
     #[must_use]
     pub const fn hash(self) -> Option<HashAlgorithm> {
@@ -343,6 +354,7 @@ mod tests {
         for algorithm in SignatureAlgorithm::ALL {
             let der = algorithm.identifier_der();
             assert_eq!((der[0], usize::from(der[1])), (0x30, der.len() - 2), "{algorithm}");
+            assert_eq!(SignatureAlgorithm::from_identifier_der(der), Some(algorithm));
         }
     }
 

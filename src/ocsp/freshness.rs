@@ -21,13 +21,15 @@ pub enum Preset {
     WebPki,
     /// Those and Microsoft's root programme.
     Microsoft,
+    /// Certificates of subordinate CAs under the Baseline Requirements 4.9.9 (B10).
+    SubCa,
     /// A private CA: only what RFC 6960 asks.
     Private,
 }
 
 impl Preset {
     /// Every preset.
-    pub const ALL: [Self; 3] = [Self::WebPki, Self::Microsoft, Self::Private];
+    pub const ALL: [Self; 4] = [Self::WebPki, Self::Microsoft, Self::SubCa, Self::Private];
 
     /// The name in the configuration.
     #[must_use]
@@ -35,18 +37,21 @@ impl Preset {
         match self {
             Self::WebPki => "web-pki",
             Self::Microsoft => "microsoft",
+            Self::SubCa => "sub-ca",
             Self::Private => "private",
         }
     }
 
     /// The legal deadline of an answer with this validity, counted from thisUpdate: B3 and B4 for
-    /// the public presets, nextUpdate itself for a private CA.
+    /// the public presets, eight hours before nextUpdate for subordinate CAs, nextUpdate itself for a
+    /// private CA.
     #[must_use]
     pub fn deadline(self, validity: Duration) -> Duration {
-        let public = if validity < 16 * HOUR { validity / 2 } else { (validity - 8 * HOUR).min(4 * DAY) };
+        let public = if validity < 16 * HOUR { validity / 2 } else { validity - 8 * HOUR };
         match self {
-            Self::WebPki => public,
-            Self::Microsoft => public.min(validity / 2),
+            Self::WebPki => public.min(4 * DAY),
+            Self::Microsoft => public.min(4 * DAY).min(validity / 2),
+            Self::SubCa => public,
             Self::Private => validity,
         }
     }
@@ -55,6 +60,16 @@ impl Preset {
     #[must_use]
     pub const fn allows_hold(self) -> bool {
         matches!(self, Self::Private)
+    }
+
+    /// The longest that an HTTP cache may keep an answer, however long it lasts: a revocation has to be
+    /// seen within 24 hours (B10). None where the refresh interval is short enough.
+    #[must_use]
+    pub const fn longest_age(self) -> Option<Duration> {
+        match self {
+            Self::SubCa => Some(Duration::from_secs(12 * 3_600)),
+            Self::WebPki | Self::Microsoft | Self::Private => None,
+        }
     }
 }
 
@@ -85,7 +100,7 @@ pub struct Freshness {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FreshnessError {
     /// No preset of that name.
-    #[error("{0:?} is no preset; one of web-pki, microsoft, private")]
+    #[error("{0:?} is no preset; one of web-pki, microsoft, sub-ca, private")]
     UnknownPreset(String),
     /// Validity out of bounds.
     #[error(
@@ -138,6 +153,8 @@ impl Freshness {
         let (from, to, rule) = match preset {
             Preset::WebPki => (8 * HOUR, 10 * DAY, "Baseline Requirements 4.9.9"),
             Preset::Microsoft => (8 * HOUR, 7 * DAY, "Microsoft root programme"),
+            // Twelve months, at their shortest.
+            Preset::SubCa => (8 * HOUR, 365 * DAY, "Baseline Requirements 4.9.9, subordinate CAs"),
             Preset::Private => (2 * Duration::from_secs(60), 398 * DAY, "private preset"),
         };
         if validity < from || validity > to {
@@ -222,6 +239,17 @@ mod tests {
         assert_eq!(Preset::WebPki.deadline(8 * HOUR), 4 * HOUR);
         assert_eq!(Preset::Microsoft.deadline(7 * DAY), 84 * HOUR);
         assert_eq!(Preset::Private.deadline(7 * DAY), 7 * DAY);
+    }
+
+    /// B10: twelve months at the most, and no cache keeps the old answer past a day.
+    #[test]
+    fn the_answers_about_a_subordinate_ca_last_a_year_at_the_most() {
+        assert!(Freshness::new(Preset::SubCa, 365 * DAY, 90 * DAY).is_ok());
+        let refusal = |validity, refresh| Freshness::new(Preset::SubCa, validity, refresh).unwrap_err();
+        assert!(refusal(366 * DAY, DAY).to_string().contains("subordinate CAs"));
+        assert!(refusal(7 * HOUR, HOUR).to_string().contains("outside 8h"));
+        assert!(matches!(refusal(30 * DAY, 30 * DAY), FreshnessError::Refresh { .. }));
+        assert!(Preset::SubCa.longest_age().unwrap() <= DAY && !Preset::SubCa.allows_hold());
     }
 
     /// B2, B3, B4: what breaks a rule is refused with the rule named.

@@ -5,6 +5,7 @@ pub mod algorithm;
 pub mod cert_id;
 pub mod certificate;
 pub mod delegation;
+pub mod ecdsa;
 pub mod freshness;
 pub mod issue;
 pub mod issuer;

@@ -216,7 +216,7 @@ impl ReceivedSingle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::response::{ResponseData, assemble};
+    use super::super::response::{ResponseData, SingleExtras, assemble};
     use super::super::{HashAlgorithm, KeyAlgorithm};
     use super::*;
     use rcgen::{CertificateParams, KeyPair, SigningKey};
@@ -235,6 +235,7 @@ mod tests {
             }),
             this_update: UnixTime(1_795_315_054),
             next_update: UnixTime(1_795_915_054),
+            extras: SingleExtras::default(),
         };
         for responder_id in
             [ResponderId::by_key(issuer.certificate()), ResponderId::by_name(issuer.certificate())]

@@ -9,6 +9,7 @@ use rasn::types::{Integer, ObjectIdentifier, OctetString};
 use rasn_ocsp::OcspRequest;
 use rasn_pkix::{Extension, Extensions};
 
+use super::algorithm::SignatureAlgorithm;
 use super::cert_id::{CertId, CertIdError};
 use super::tlv;
 
@@ -31,6 +32,9 @@ pub struct Request {
     pub cert_ids: Vec<Result<CertId, CertIdError>>,
     /// The nonce.
     pub nonce: Nonce,
+    /// The signature algorithms that the client prefers, the best first, each once; those that nobody
+    /// signs with here, the weak ones among them, are left out (RFC 6960 section 4.4.7).
+    pub preferred: Vec<SignatureAlgorithm>,
 }
 
 /// The nonce of a request (RFC 9654).
@@ -86,8 +90,13 @@ const UNDERSTOOD: [&[u8]; 4] = [
     NONCE_CONTENT,
     b"\x2b\x06\x01\x05\x05\x07\x30\x01\x04",
     b"\x2b\x06\x01\x05\x05\x07\x30\x01\x07",
-    b"\x2b\x06\x01\x05\x05\x07\x30\x01\x08",
+    PREFERRED_CONTENT,
 ];
+
+/// The content octets of id-pkix-ocsp-pref-sig-algs.
+const PREFERRED_CONTENT: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x30\x01\x08";
+
+pub use self::decode::preferred_algorithms;
 
 impl Request {
     /// Reads a request. A requestor's name and signature are accepted and ignored (L1).
@@ -269,6 +278,41 @@ mod tests {
         let tbs = tlv::value(tlv::SEQUENCE, &[tbs, b"\xa2\x02\x30\x00"]);
         let none = tlv::value(tlv::SEQUENCE, &[&tbs]);
         assert_eq!(Request::decode(&none), Err(RequestError::Syntax("Extensions")));
+    }
+
+    /// C26: what can be signed with is kept in order, the weak and the unknown are left out, and what is
+    /// no list is no wish.
+    #[test]
+    fn preferred_algorithms_are_read_in_order_and_the_weak_left_out() {
+        use SignatureAlgorithm::{EcdsaP256Sha256, Ed25519, RsaPkcs1Sha256};
+        let prefer = |list: &[&[u8]]| {
+            let list: Vec<_> = list.iter().map(|parts| tlv::value(tlv::SEQUENCE, &[parts])).collect();
+            let value = tlv::value(tlv::SEQUENCE, &list.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let extension = extension(&[1, 3, 6, 1, 5, 5, 7, 48, 1, 8], false, &value);
+            let request = asking(&[cert_id(HashAlgorithm::Sha1)], Some(vec![extension]));
+            Request::decode(&encoded(&request)).unwrap().preferred
+        };
+        let [ec, rsa, ed] =
+            [EcdsaP256Sha256, RsaPkcs1Sha256, Ed25519].map(SignatureAlgorithm::identifier_der);
+        let sha1_rsa: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05\x05\x00";
+        let rsa_without_null: &[u8] = b"\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b";
+        assert_eq!(prefer(&[sha1_rsa, ed, rsa, ec, ed]), [Ed25519, RsaPkcs1Sha256, EcdsaP256Sha256]);
+        assert_eq!(prefer(&[rsa_without_null]), [RsaPkcs1Sha256]);
+        assert_eq!(prefer(&[sha1_rsa]), []);
+        // The kind of key named beside it has to be the one that we sign so with.
+        let on = |curve: &[u8]| {
+            let key = [b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", curve].concat();
+            [ec, &tlv::value(tlv::SEQUENCE, &[&key])].concat()
+        };
+        let p256 = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+        let p384 = b"\x06\x05\x2b\x81\x04\x00\x22";
+        assert_eq!(prefer(&[&on(p256)]), [EcdsaP256Sha256]);
+        assert_eq!(prefer(&[&on(b"")]), [EcdsaP256Sha256]);
+        assert_eq!(prefer(&[&on(p384)]), []);
+        assert_eq!(prefer(&[b"\x05\x00"]), []);
+        for value in [&b""[..], b"\x05\x00", b"\x30\x02\x30\x05", &[0xff; 40]] {
+            assert_eq!(preferred_algorithms(value), []);
+        }
     }
 
     /// N1, N2, N3.

@@ -3,6 +3,8 @@
 //! The ResponseData is encoded with rasn-ocsp. What is put around it (algorithm, signature,
 //! certificate) is written octet by octet, so that the octets served are the octets signed.
 
+use std::sync::Arc;
+
 use rasn::types::{GeneralizedTime, ObjectIdentifier, OctetString};
 use rasn_pkix::{Extension, Extensions, Name};
 
@@ -93,7 +95,49 @@ pub struct SingleResponse {
     pub this_update: UnixTime,
     /// When newer information will be there at the latest; always present (L8).
     pub next_update: UnixTime,
+    /// What it says besides, in singleExtensions.
+    pub extras: SingleExtras,
 }
+
+/// What a SingleResponse may say besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SingleExtras {
+    /// Where the CRL is on which a revoked certificate stands: CrlID, RFC 6960 section 4.4.2 (C22).
+    /// ASCII.
+    pub crl_url: Option<Arc<str>>,
+    /// From when on statuses of expired certificates are kept: RFC 6960 section 4.4.4 (C23).
+    pub archive_cutoff: Option<UnixTime>,
+}
+
+impl SingleExtras {
+    fn to_rasn(&self) -> Option<Extensions> {
+        let crl = self.crl_url.as_ref().map(|url| {
+            let url = tlv::value(tlv::IA5_STRING, &[url.as_bytes()]);
+            extension(CRL_ID, tlv::value(tlv::SEQUENCE, &[&tlv::value(tlv::context(0), &[&url])]))
+        });
+        let cutoff = self.archive_cutoff.map(|time| {
+            let text = time.to_datetime().format("%Y%m%d%H%M%SZ").to_string();
+            extension(ARCHIVE_CUTOFF, tlv::value(tlv::GENERALIZED_TIME, &[text.as_bytes()]))
+        });
+        let all: Vec<_> = crl.into_iter().chain(cutoff).collect();
+        (!all.is_empty()).then(|| all.into())
+    }
+}
+
+/// One that is not critical.
+fn extension(oid: &'static [u32], value: Vec<u8>) -> Extension {
+    Extension {
+        extn_id: ObjectIdentifier::new_unchecked(oid.into()),
+        critical: false,
+        extn_value: value.into(),
+    }
+}
+
+/// id-pkix-ocsp-crl.
+const CRL_ID: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 3];
+
+/// id-pkix-ocsp-archive-cutoff.
+const ARCHIVE_CUTOFF: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 6];
 
 /// What is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +209,7 @@ impl SingleResponse {
             cert_status,
             this_update: generalized(self.this_update),
             next_update: Some(generalized(self.next_update)),
-            single_extensions: None,
+            single_extensions: self.extras.to_rasn(),
         }
     }
 }
@@ -181,11 +225,6 @@ impl ResponseData {
             ResponderId::ByName(name) => rasn_ocsp::ResponderId::ByName(
                 rasn::der::decode::<Name>(name).map_err(|error| ResponseError::Encode(error.to_string()))?,
             ),
-        };
-        let extension = |oid: &'static [u32], value: Vec<u8>| Extension {
-            extn_id: ObjectIdentifier::new_unchecked(oid.into()),
-            critical: false,
-            extn_value: value.into(),
         };
         let nonce = self
             .nonce
@@ -218,6 +257,20 @@ pub fn cert_id_hashes(response_data: &[u8]) -> impl Iterator<Item = HashAlgorith
     })
 }
 
+/// The algorithm that an assembled answer is signed with; none where it is an error or no answer.
+#[must_use]
+pub fn signature_algorithm(der: &[u8]) -> Option<SignatureAlgorithm> {
+    let mut response = tlv::Reader::new(tlv::only(der, tlv::SEQUENCE)?);
+    response.expect(tlv::ENUMERATED)?;
+    let bytes = tlv::only(response.expect(tlv::context(0))?.content, tlv::SEQUENCE)?;
+    let mut bytes = tlv::Reader::new(bytes);
+    bytes.expect(tlv::OBJECT_IDENTIFIER)?;
+    let basic = tlv::only(bytes.expect(tlv::OCTET_STRING)?.content, tlv::SEQUENCE)?;
+    let mut basic = tlv::Reader::new(basic);
+    basic.expect(tlv::SEQUENCE)?;
+    SignatureAlgorithm::from_identifier_der(basic.expect(tlv::SEQUENCE)?.whole)
+}
+
 /// id-pkix-ocsp-extended-revoke.
 pub(super) const EXTENDED_REVOKE: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 9];
 
@@ -236,10 +289,23 @@ pub fn assemble(
     signature: &[u8],
     certificate: Option<&[u8]>,
 ) -> Vec<u8> {
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(response_data);
+    assemble_written((response_data.len(), write), algorithm, signature, certificate)
+}
+
+/// As [`assemble`], with a ResponseData that is written straight to its place: its length, and what
+/// writes as many octets.
+#[must_use]
+pub fn assemble_written(
+    (length, write): (usize, impl FnOnce(&mut Vec<u8>)),
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+    certificate: Option<&[u8]>,
+) -> Vec<u8> {
     let identifier = algorithm.identifier_der();
     let bits = signature.len() + 1;
     let certs = certificate.map_or(0, |der| tlv::whole_length(tlv::whole_length(der.len())));
-    let basic = response_data.len() + identifier.len() + tlv::whole_length(bits) + certs;
+    let basic = length + identifier.len() + tlv::whole_length(bits) + certs;
     let octets = tlv::whole_length(basic);
     let bytes = BASIC_TYPE.len() + tlv::whole_length(octets);
     let explicit = tlv::whole_length(bytes);
@@ -253,7 +319,7 @@ pub fn assemble(
     out.extend_from_slice(BASIC_TYPE);
     tlv::put_header(&mut out, tlv::OCTET_STRING, octets);
     tlv::put_header(&mut out, tlv::SEQUENCE, basic);
-    out.extend_from_slice(response_data);
+    write(&mut out);
     out.extend_from_slice(identifier);
     tlv::put_header(&mut out, tlv::BIT_STRING, bits);
     out.push(0);
@@ -281,6 +347,7 @@ mod tests {
             status,
             this_update: UnixTime(1_795_315_054),
             next_update: UnixTime(1_795_919_853),
+            extras: SingleExtras::default(),
         }
     }
 
@@ -327,6 +394,7 @@ mod tests {
             let der = assemble(&data, SignatureAlgorithm::RsaPkcs1Sha256, &vec![0xa5; signature], None);
             let response: rasn_ocsp::OcspResponse = rasn::der::decode(&der).unwrap();
             assert_eq!(rasn::der::encode(&response).unwrap(), der);
+            assert_eq!(signature_algorithm(&der), Some(SignatureAlgorithm::RsaPkcs1Sha256));
             let basic = response.bytes.unwrap().response;
             let basic: rasn_ocsp::BasicOcspResponse = rasn::der::decode(&basic).unwrap();
             assert_eq!(basic.certs, None);
@@ -360,6 +428,29 @@ mod tests {
         let der = data.encode().unwrap();
         let extension = b"\x30\x0f\x06\x09\x2b\x06\x01\x05\x05\x07\x30\x01\x09\x04\x02\x05\x00";
         assert!(der.windows(extension.len()).any(|window| window == extension));
+    }
+
+    /// C22, C23: as rasn reads them, and not critical.
+    #[test]
+    fn the_crl_and_the_archive_cutoff_stand_in_single_extensions() {
+        let mut data = data(CertStatus::Good);
+        let url = "http://crl.example.org/ca.crl";
+        data.responses[1].extras =
+            SingleExtras { crl_url: Some(url.into()), archive_cutoff: Some(UnixTime(1_700_000_000)) };
+        let der = data.encode().unwrap();
+        let read: rasn_ocsp::ResponseData = rasn::der::decode(&der).unwrap();
+        assert_eq!(read.responses[0].single_extensions, None);
+        assert_eq!(read.response_extensions, None);
+        let [crl, cutoff] = &read.responses[1].single_extensions.as_ref().unwrap()[..] else {
+            panic!("two extensions")
+        };
+        assert!(!crl.critical && !cutoff.critical);
+        assert_eq!((&crl.extn_id[..], &cutoff.extn_id[..]), (CRL_ID, ARCHIVE_CUTOFF));
+        let crl: rasn_ocsp::CrlId = rasn::der::decode(&crl.extn_value).unwrap();
+        assert_eq!((crl.url.map(|read| read.to_string()), crl.num, crl.time), (Some(url.into()), None, None));
+        assert_eq!(&cutoff.extn_value[..], b"\x18\x0f20231114221320Z");
+        // The hashes are found behind extensions too.
+        assert_eq!(cert_id_hashes(&der).count(), 2);
     }
 
     /// N2.

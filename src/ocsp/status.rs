@@ -122,6 +122,12 @@ pub enum CertStatus {
 }
 
 impl CertStatus {
+    /// RFC 6960 section 2.2: the status of a certificate that was never issued (C20).
+    pub const NEVER_ISSUED: Self =
+        Self::Revoked(Revocation { time: UnixTime::EPOCH, reason: Some(CrlReason::CertificateHold) });
+}
+
+impl CertStatus {
     /// `good`, `revoked` or `unknown`.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -15,6 +15,10 @@ pub const OBJECT_IDENTIFIER: u8 = 0x06;
 pub const ENUMERATED: u8 = 0x0a;
 /// SEQUENCE and SEQUENCE OF.
 pub const SEQUENCE: u8 = 0x30;
+/// IA5String.
+pub const IA5_STRING: u8 = 0x16;
+/// GeneralizedTime.
+pub const GENERALIZED_TIME: u8 = 0x18;
 
 /// The bit of a tag whose value consists of values.
 const CONSTRUCTED: u8 = 0x20;

@@ -1,14 +1,15 @@
 //! The batch job: everything that is missing or due within a span, by the same engine as the keeper.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{self, Ended, Engine, Seen};
 use super::lanes::Lanes;
 use super::pipeline::{self, ItemError, Outcome, Pipeline};
+use super::policies::Policies;
 use super::reading::{self, Page};
 use crate::clock::{Stopwatch, UnixTime};
-use crate::ocsp::Freshness;
 use crate::shutdown::Shutdown;
 use crate::signer::FailureClass;
 use crate::store::{CertificateKey, IssuerId, Shard, Store, StoreError};
@@ -83,7 +84,7 @@ pub struct Failure {
 /// As [`Store::schedule`].
 pub async fn plan(
     store: &dyn Store,
-    freshness: &Freshness,
+    policies: &Policies,
     selection: &Selection,
     settings: &pipeline::Settings,
     now: UnixTime,
@@ -91,12 +92,13 @@ pub async fn plan(
 ) -> Result<Plan, StoreError> {
     let until = now.plus(selection.within);
     let settings = engine::Settings { in_flight: settings.room(), early: false };
-    let mut engine = Engine::new(settings, *freshness, until);
+    let mut engine = Engine::new(settings, Arc::new(policies.clone()), until);
     let (mut considered, mut missing, mut unreadable) = (0, 0, Vec::new());
     for shard in Shard::all() {
         let mut after = 0;
         loop {
-            let read = |limit| store.schedule(shard, after, limit, now);
+            let since = now.minus(policies.longest_history());
+            let read = |limit| store.schedule(shard, after, limit, since);
             let page = match reading::page(store, shard, after, PAGE, read).await? {
                 Page::Rows(page) => page,
                 Page::Unreadable(key, error) => {
@@ -108,14 +110,16 @@ pub async fn plan(
             let Some(last) = page.last() else { break };
             after = last.key.row;
             for entry in &page {
-                if selection.issuer.is_some_and(|issuer| issuer != entry.issuer) {
+                let answered_until = policies.of(entry.issuer).answered_until(entry.not_after);
+                if selection.issuer.is_some_and(|issuer| issuer != entry.issuer) || answered_until < now {
                     continue;
                 }
                 considered += 1;
                 // One from the future was made while the clock was ahead: nobody may serve it.
                 let answer = entry.answer.filter(|answer| answer.this_update <= now);
                 let due = answer.is_none_or(|answer| {
-                    freshness.due_at(answer.this_update, answer.next_update, &entry.serial) <= until
+                    let times = [answer.this_update, answer.next_update];
+                    policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
                 });
                 if due && entry.not_before.is_none_or(|not_before| not_before <= now) {
                     missing += usize::from(entry.answer.is_none());
@@ -125,6 +129,7 @@ pub async fn plan(
                         serial: entry.serial,
                         revoked: false,
                         answer: answer.map(|answer| (answer.this_update, answer.next_update)),
+                        retired: answer.is_some_and(|answer| policies.is_retired(answer.responder)),
                         not_before: entry.not_before,
                     };
                     engine.note(&seen, until);

@@ -9,10 +9,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
 
+use super::policies::Policy;
+use super::rota::LEAST_LIFE;
 use crate::clock::{Stopwatch, UnixTime};
 use crate::ocsp::{
-    CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial, SingleResponse,
-    response::ResponseError,
+    CertId, CertStatus, Freshness, HashAlgorithm, Issuer, ResponderId, ResponseData, Serial,
+    SignatureAlgorithm, SingleResponse,
+    response::{ResponseError, SingleExtras},
 };
 use crate::shelf::Frame;
 use crate::signer::{FailureClass, Lane, Order, PreparedKey, SignError, Signer, TokenState};
@@ -31,12 +34,20 @@ pub struct Identity {
     pub responder_id: ResponderId,
     /// What stands around its answers.
     pub frame: Arc<Frame>,
-    /// The start of its certificate's validity: it signs nothing before.
+    /// The start of its certificate's validity, or the later time that it takes over at: it signs
+    /// nothing before.
     pub not_before: UnixTime,
     /// The end of its certificate's validity: no answer outlives it (B5).
     pub not_after: UnixTime,
+    /// Its place among those of its issuer: one of a lower rank signs before one of a higher, and
+    /// those of one rank share the work.
+    pub rank: usize,
     /// The hashes of the CertIDs in a stored answer.
     pub cert_id_hashes: Vec<HashAlgorithm>,
+    /// Where the issuer's CRL is, told of revoked certificates (C22).
+    pub crl_url: Option<Arc<str>>,
+    /// How long certificates are answered for after their end; zero for not at all (C23).
+    pub history: Duration,
     /// The token.
     pub signer: Signer,
     /// The key in it.
@@ -171,6 +182,8 @@ pub struct Asked {
     pub nonce: Option<OctetString>,
     /// Whether "revoked" stands for a serial number that was never issued.
     pub extended_revoke: bool,
+    /// The signature algorithm that the client prefers, of those that somebody signs with.
+    pub algorithm: Option<SignatureAlgorithm>,
 }
 
 impl Asked {
@@ -181,13 +194,20 @@ impl Asked {
         nonce: Option<OctetString>,
         extended_revoke: bool,
     ) -> Self {
-        Self { statuses, nonce, extended_revoke }
+        Self { statuses, nonce, extended_revoke, algorithm: None }
+    }
+
+    /// The same, signed with this algorithm where it can be.
+    #[must_use]
+    pub const fn signed_with(mut self, algorithm: Option<SignatureAlgorithm>) -> Self {
+        self.algorithm = algorithm;
+        self
     }
 }
 
 impl Identity {
     /// The answer to be stored for a certificate: one SingleResponse a CertID hash (L2), no
-    /// extensions (L3), thisUpdate equal to producedAt (L10).
+    /// responseExtensions (L3), thisUpdate equal to producedAt (L10).
     ///
     /// # Errors
     /// As [`ResponseData::encode`].
@@ -195,11 +215,11 @@ impl Identity {
         &self,
         serial: Serial,
         status: CertStatus,
-        freshness: &Freshness,
+        policy: &Policy,
         now: UnixTime,
     ) -> Result<Draft, ResponseError> {
         let cert_ids = self.cert_id_hashes.iter().map(|hash| (self.issuer.cert_id(*hash, serial), status));
-        let next_update = freshness.next_update(now, self.not_after);
+        let next_update = policy.freshness.next_update(now, self.not_after);
         self.draft_for(Asked::new(cert_ids.collect(), None, false), next_update, now)
     }
 
@@ -213,7 +233,13 @@ impl Identity {
         next_update: UnixTime,
         now: UnixTime,
     ) -> Result<Draft, ResponseError> {
-        let single = |(cert_id, status)| SingleResponse { cert_id, status, this_update: now, next_update };
+        let single = |(cert_id, status)| SingleResponse {
+            cert_id,
+            status,
+            this_update: now,
+            next_update,
+            extras: self.extras(status, now),
+        };
         let data = ResponseData {
             responder_id: self.responder_id.clone(),
             produced_at: now,
@@ -232,6 +258,19 @@ impl Identity {
         let signed = self.signer.sign(&self.key, draft.response_data.clone(), order).await;
         self.health.note(&signed);
         signed
+    }
+
+    /// What a SingleResponse says besides. Of a certificate that is on no record there is neither a CRL
+    /// nor a history to point at (RFC 6960 section 2.2).
+    fn extras(&self, status: CertStatus, now: UnixTime) -> SingleExtras {
+        if matches!(status, CertStatus::Unknown | CertStatus::NEVER_ISSUED) {
+            return SingleExtras::default();
+        }
+        let revoked = matches!(status, CertStatus::Revoked(_));
+        SingleExtras {
+            crl_url: self.crl_url.clone().filter(|_| revoked),
+            archive_cutoff: (!self.history.is_zero()).then(|| now.minus(self.history)),
+        }
     }
 
     async fn sign_draft(
@@ -256,7 +295,7 @@ impl Identity {
     /// Whether its certificate is in force at `now` and lasts long enough for a useful answer.
     #[must_use]
     pub fn is_usable_at(&self, now: UnixTime) -> bool {
-        self.not_before <= now && now.plus(Duration::from_secs(60)) <= self.not_after
+        self.not_before <= now && now.plus(LEAST_LIFE) <= self.not_after
     }
 }
 
@@ -277,34 +316,54 @@ impl Identities {
     }
 
     /// The identity that signs for an issuer at `now`: of those whose token signs the one whose
-    /// certificate outlives an answer of that `validity`, or does so longest; of equals the one whose
-    /// answer is expected first, so that work flows to tokens as fast as they work it off.
+    /// certificate outlives an answer of that `validity`, or does so longest; of equals the one of the
+    /// lowest rank, and of one rank the one whose answer is expected first, so that work flows to tokens
+    /// as fast as they work it off.
     #[must_use]
     pub fn for_issuer(&self, issuer: IssuerId, now: UnixTime, validity: Duration) -> Option<Arc<Identity>> {
-        self.choose(issuer, now, validity, Lane::Refresh, None)
+        self.choose(issuer, now, validity, Lane::Refresh, |_| true)
     }
 
-    /// As [`Identities::for_issuer`], for a lane, and another one than `not`.
+    /// The first of the `preferred` signature algorithms that an identity of the issuer signs with now
+    /// (RFC 6960 section 4.4.7.2).
+    #[must_use]
+    pub fn offered(
+        &self,
+        issuer: IssuerId,
+        now: UnixTime,
+        preferred: &[SignatureAlgorithm],
+    ) -> Option<SignatureAlgorithm> {
+        let all = self.0.load();
+        preferred.iter().copied().find(|wanted| {
+            all.iter().any(|identity| {
+                identity.issuer_id == issuer
+                    && identity.frame.algorithm == *wanted
+                    && identity.is_usable_at(now)
+                    && identity.fitness() == Fitness::Well
+            })
+        })
+    }
+
+    /// As [`Identities::for_issuer`], for a lane, of those that `fit`.
     fn choose(
         &self,
         issuer: IssuerId,
         now: UnixTime,
         validity: Duration,
         lane: Lane,
-        not: Option<&Arc<Identity>>,
+        fit: impl Fn(&Arc<Identity>) -> bool,
     ) -> Option<Arc<Identity>> {
         let all = self.0.load();
-        let usable = all.iter().filter(|identity| {
-            identity.issuer_id == issuer
-                && identity.is_usable_at(now)
-                && not.is_none_or(|not| !Arc::ptr_eq(not, identity))
-        });
+        let usable = all
+            .iter()
+            .filter(|identity| identity.issuer_id == issuer && identity.is_usable_at(now) && fit(identity));
         // Of equals `min_by_key` takes the first one: the order of preference.
         let best = usable.min_by_key(|identity| {
             let fitness = identity.fitness();
             (
                 Reverse(fitness),
                 Reverse(identity.not_after.min(now.plus(validity))),
+                identity.rank,
                 // Where nothing signs nobody knows how long it takes.
                 (fitness == Fitness::Well).then(|| identity.signer.expected_wait(lane)),
             )
@@ -325,12 +384,34 @@ impl Identities {
         order: Order,
         draft: impl Fn(&Identity) -> Result<Draft, ResponseError>,
     ) -> Result<SignedDraft, IdentityError> {
-        let first = self.choose(issuer, now, validity, order.lane, None).ok_or(IdentityError::NoResponder)?;
+        self.sign_preferring(None, issuer, now, validity, order, draft).await
+    }
+
+    /// As [`Identities::sign`], with a signature algorithm where an identity has it.
+    ///
+    /// # Errors
+    /// As [`Identities::sign`].
+    pub async fn sign_preferring(
+        &self,
+        wanted: Option<SignatureAlgorithm>,
+        issuer: IssuerId,
+        now: UnixTime,
+        validity: Duration,
+        order: Order,
+        draft: impl Fn(&Identity) -> Result<Draft, ResponseError>,
+    ) -> Result<SignedDraft, IdentityError> {
+        let has = |identity: &Arc<Identity>| wanted == Some(identity.frame.algorithm);
+        let first = self
+            .choose(issuer, now, validity, order.lane, has)
+            .or_else(|| self.choose(issuer, now, validity, order.lane, |_| true))
+            .ok_or(IdentityError::NoResponder)?;
         let refusal = match first.sign_draft(&draft, order).await {
             Err(IdentityError::Sign(refusal)) if is_not_the_items_fault(&refusal) => refusal,
             outcome => return outcome,
         };
-        let Some(second) = self.choose(issuer, now, validity, order.lane, Some(&first)) else {
+        let Some(second) =
+            self.choose(issuer, now, validity, order.lane, |other| !Arc::ptr_eq(other, &first))
+        else {
             return Err(refusal.into());
         };
         if second.fitness() != Fitness::Well {

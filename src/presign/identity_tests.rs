@@ -24,8 +24,8 @@ fn issuer() -> Arc<Issuer> {
     Arc::new(Issuer::from_der(params.self_signed(&key).unwrap().der()).unwrap())
 }
 
-fn freshness() -> Freshness {
-    Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap()
+fn policy() -> Policy {
+    Policy::new(Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap())
 }
 
 /// An identity with a key of its own, made in the token of `made_in`, which may be the same.
@@ -43,7 +43,10 @@ async fn identity(issuer: &Arc<Issuer>, number: i64, settings: Settings, made_in
         frame: Arc::new(Frame { algorithm, certificate: None }),
         not_before: NOW,
         not_after: NOW.plus(90 * DAY),
+        rank: 0,
         cert_id_hashes: vec![HashAlgorithm::Sha256],
+        crl_url: None,
+        history: Duration::ZERO,
         signer,
         key,
         health: Health::default(),
@@ -61,7 +64,7 @@ fn capped(settings: Settings, rate: u32) -> Settings {
 
 /// Signs an answer for this serial number.
 async fn sign(identities: &Identities, number: u64) -> Result<SignedDraft, IdentityError> {
-    let draft = |identity: &Identity| identity.draft(serial(number), CertStatus::Good, &freshness(), NOW);
+    let draft = |identity: &Identity| identity.draft(serial(number), CertStatus::Good, &policy(), NOW);
     identities.sign(ISSUER, NOW, 7 * DAY, Order::new(Lane::Refresh, NOW), draft).await
 }
 
@@ -234,7 +237,7 @@ fn the_lane_follows_from_what_a_certificate_has_now() {
         answer,
     };
     let later = NOW.plus(DAY);
-    let order = |state| order_for(&state, &freshness(), later);
+    let order = |state| order_for(&state, &policy().freshness, later);
     let stale = NOW.plus(4 * DAY);
     let cases: HashMap<&str, (CertificateState, Order)> = HashMap::from([
         ("good, answered", (state(false, Some(answer(2))), Order::new(Lane::Refresh, stale))),

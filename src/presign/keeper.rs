@@ -13,13 +13,14 @@ use super::desk::{self, Desk, Progress, Request, Tray};
 use super::engine::{self, Ended, Engine, Figures, Reach, Seen};
 use super::lanes::{self, Lanes};
 use super::pipeline::{Outcome, Pipeline};
+use super::policies::Policies;
 use super::reading::{self, Page};
-use super::{Frames, slot};
+use super::{Frames, entry};
 use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::Lane;
-use crate::store::{CertificateKey, CertificateState, FeedPosition, Shard, StoreError};
+use crate::store::{CertificateKey, CertificateRecord, CertificateState, FeedPosition, Shard, StoreError};
 
 /// Certificates read at a time when the shelf is filled.
 const PAGE: u32 = 2_000;
@@ -127,7 +128,7 @@ impl Keeper {
     ) -> Self {
         let (desk, tray) = desk::desk();
         let settings = engine::Settings { in_flight: pipeline.settings.room(), early: true };
-        let engine = Engine::new(settings, **pipeline.freshness.load(), pipeline.clock.now());
+        let engine = Engine::new(settings, pipeline.policies.load_full(), pipeline.clock.now());
         Self {
             pipeline,
             shelf,
@@ -172,12 +173,13 @@ impl Keeper {
     /// Puts every unexpired certificate on the shelf and into the schedule.
     async fn load(&mut self) -> Result<(), StoreError> {
         let store = Arc::clone(&self.pipeline.store);
+        let history = self.pipeline.policies.load().longest_history();
         // Taken before the first page, so that what changes while pages are read is not missed.
         self.position = store.feed_position().await?;
         for shard in Shard::all() {
             let mut after = 0;
             loop {
-                match reading::states(&*store, shard, after, PAGE, self.now()).await? {
+                match reading::states(&*store, shard, after, PAGE, self.now().minus(history)).await? {
                     Page::Rows(page) => {
                         let Some(last) = page.last() else { break };
                         after = last.certificate.key.row;
@@ -207,10 +209,21 @@ impl Keeper {
         self.pipeline.clock.now()
     }
 
+    /// The last moment at which a certificate is answered for.
+    fn answered_until(&self, certificate: &CertificateRecord) -> UnixTime {
+        self.pipeline.policies.load().of(certificate.issuer).answered_until(certificate.not_after)
+    }
+
     /// Shelves a certificate as it is now, and plans its next answer. Returns when that is due.
     fn note(&mut self, state: &CertificateState) -> UnixTime {
-        let seen = self.shelve(state);
+        let certificate = &state.certificate;
         let now = self.now();
+        if self.answered_until(certificate) < now
+            && self.shelf.get(certificate.issuer, &certificate.serial).is_none()
+        {
+            return UnixTime::MAX;
+        }
+        let seen = self.shelve(state);
         if self.signs { self.engine.note(&seen, now) } else { now }
     }
 
@@ -218,10 +231,11 @@ impl Keeper {
     fn shelve(&mut self, state: &CertificateState) -> Seen {
         let now = self.now();
         let certificate = &state.certificate;
-        let slot = slot(state, &self.frames.load(), &self.pipeline.freshness.load());
-        let shelved = slot.answer.as_ref().map(|answer| (answer.this_update, answer.next_update));
-        self.shelf.put_at(certificate.issuer, certificate.serial, slot, now);
-        let mut seen = seen(state);
+        let policies = self.pipeline.policies.load();
+        let entry = entry(state, &self.frames.load(), &policies);
+        let shelved = entry.answer.as_ref().map(|answer| (answer.this_update, answer.next_update));
+        self.shelf.put_at(certificate.issuer, certificate.serial, &entry, now);
+        let mut seen = seen(state, &policies);
         match shelved {
             Some((this_update, next_update)) if this_update <= now && now <= next_update => {
                 self.tray.shelved(state);
@@ -350,7 +364,7 @@ impl Keeper {
                 continue;
             };
             let certificate = &state.certificate;
-            if certificate.not_after < now {
+            if self.answered_until(certificate) < now {
                 desk::tell(&told, key, Progress::Failed(EXPIRED.to_owned()));
                 continue;
             }
@@ -370,7 +384,7 @@ impl Keeper {
     }
 
     async fn plan_anew(&mut self) {
-        self.engine.set_freshness(**self.pipeline.freshness.load(), self.pipeline.clock.now());
+        self.engine.set_policies(self.pipeline.policies.load_full(), self.pipeline.clock.now());
         if let Err(error) = self.load().await {
             tracing::error!(%error, "cannot plan anew; due times stay as they were until each is signed again");
         }
@@ -492,7 +506,7 @@ impl Keeper {
 }
 
 /// What the engine has to know of a certificate.
-fn seen(state: &CertificateState) -> Seen {
+fn seen(state: &CertificateState, policies: &Policies) -> Seen {
     let certificate = &state.certificate;
     let current = state.answer.as_ref().filter(|answer| answer.version == certificate.version);
     Seen {
@@ -501,6 +515,7 @@ fn seen(state: &CertificateState) -> Seen {
         serial: certificate.serial,
         revoked: certificate.revocation.is_some(),
         answer: current.map(|answer| (answer.this_update, answer.next_update)),
+        retired: current.is_some_and(|answer| policies.is_retired(answer.responder)),
         not_before: certificate.not_before,
     }
 }

@@ -9,33 +9,41 @@ pub mod keeper;
 mod lanes;
 pub mod pipeline;
 pub mod planner;
+pub mod policies;
 mod reading;
+pub mod rota;
 
-use crate::ocsp::Freshness;
-use crate::shelf::{Frame, ShelfAnswer, Slot};
+use crate::shelf::{Entry, Frame, SignedAnswer};
 use crate::store::{CertificateState, ResponderNumber};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use self::policies::{Policies, Policy};
+
 /// The frame of every responder whose answers are in the store, in use or not.
 pub type Frames = HashMap<ResponderNumber, Arc<Frame>>;
 
-/// What the shelf holds for a certificate. An answer for an older version is left out: it must not
+/// What the shelf is to hold for a certificate. An answer for an older version is left out: it must not
 /// be served. So is one of a responder that is no longer installed.
 #[must_use]
-pub fn slot(state: &CertificateState, frames: &Frames, freshness: &Freshness) -> Slot {
+pub fn entry<'a>(state: &'a CertificateState, frames: &Frames, policies: &Policies) -> Entry<'a> {
     let certificate = &state.certificate;
     let current = state.answer.as_ref().filter(|answer| answer.version == certificate.version);
     let answer = current.and_then(|answer| {
-        let frame = frames.get(&answer.responder)?;
-        let renewed_at = freshness.due_at(answer.this_update, answer.next_update, &certificate.serial);
-        let times = [answer.this_update, answer.next_update, renewed_at];
-        Some(ShelfAnswer::new(Arc::clone(frame), &answer.response_data, &answer.signature, times))
+        let times = [answer.this_update, answer.next_update];
+        Some(SignedAnswer {
+            frame: Arc::clone(frames.get(&answer.responder)?),
+            response_data: &answer.response_data,
+            signature: &answer.signature,
+            this_update: answer.this_update,
+            next_update: answer.next_update,
+            renewed_at: policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times),
+        })
     });
-    Slot {
+    Entry {
         version: certificate.version,
         not_before: certificate.not_before,
-        not_after: certificate.not_after,
+        not_after: policies.of(certificate.issuer).answered_until(certificate.not_after),
         revocation: certificate.revocation,
         answer,
     }

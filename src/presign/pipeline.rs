@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 
 use super::engine::Reach;
 use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
+use super::policies::Policies;
 use super::reading;
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{CertStatus, Freshness, response::ResponseError};
+use crate::ocsp::{CertStatus, response::ResponseError};
 use crate::signer::{FailureClass, Lane, SignError};
 use crate::store::{
     AnswerOutcome, CertificateKey, CertificateState, NewAnswer, Store, StoreError, StoredAnswer,
@@ -117,8 +118,8 @@ pub struct Pipeline {
     pub identities: Arc<Identities>,
     /// The time of thisUpdate.
     pub clock: SharedClock,
-    /// How long answers last; may be replaced while running.
-    pub freshness: Arc<ArcSwap<Freshness>>,
+    /// What answers are held to; may be replaced while running.
+    pub policies: Arc<ArcSwap<Policies>>,
     /// How much is under way at once.
     pub settings: Settings,
 }
@@ -158,17 +159,18 @@ impl Pipeline {
     async fn sign_one(&self, state: CertificateState) -> Step {
         let certificate = &state.certificate;
         let now = self.clock.now();
-        if certificate.not_after < now {
+        let policy = *self.policies.load().of(certificate.issuer);
+        if policy.answered_until(certificate.not_after) < now {
             return Step::Ended(Outcome::NotDue(certificate.key, None));
         }
         if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
             return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
         }
-        let freshness = self.freshness.load();
         let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &freshness, now);
-        let order = order_for(&state, &freshness, now);
-        match self.identities.sign(certificate.issuer, now, freshness.validity(), order, draft).await {
+        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &policy, now);
+        let order = order_for(&state, &policy.freshness, now);
+        let validity = policy.freshness.validity();
+        match self.identities.sign(certificate.issuer, now, validity, order, draft).await {
             Ok(done) => Step::Signed(Box::new(signed(state, done))),
             Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
         }

@@ -1,10 +1,13 @@
 //! From request to answer: filter, shelf, live signing, error.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rasn::types::OctetString;
+use sha2::Digest;
 
 use super::issuers::IssuerDirectory;
 use super::live::LiveSigner;
@@ -12,8 +15,10 @@ use super::{Answer, CacheFacts, NoncePolicy, Outcome, Respond, UnknownSerial};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::cert_id::CertIdError;
 use crate::ocsp::request::Nonce;
-use crate::ocsp::{CertId, CertStatus, CrlReason, ErrorStatus, Request, Revocation};
+use crate::ocsp::{CertId, CertStatus, ErrorStatus, Request, SignatureAlgorithm, response};
+use crate::presign::Policies;
 use crate::presign::identity::Asked;
+use crate::presign::keeper::KeeperStats;
 use crate::shelf::{Shelf, Slot};
 use crate::store::IssuerId;
 
@@ -26,6 +31,10 @@ pub struct Settings {
     pub nonce: NoncePolicy,
 }
 
+/// When the store's changes have not been read for so long, statuses are no longer known to be correct:
+/// nothing is signed on the spot, nor is anything said of what is not on the shelf (C3).
+pub const UNHEARD: Duration = Duration::from_secs(15);
+
 /// Answers requests from the shelf, and live where it has to.
 #[derive(Debug)]
 pub struct Responder {
@@ -33,30 +42,35 @@ pub struct Responder {
     shelf: Arc<Shelf>,
     live: LiveSigner,
     clock: SharedClock,
+    policies: Arc<ArcSwap<Policies>>,
+    news: Arc<KeeperStats>,
     settings: ArcSwap<Settings>,
 }
 
 /// What is known of one certificate that was asked about.
 enum Found {
     /// It is on record and in force.
-    Slot(Arc<Slot>),
+    Slot(Box<Slot>),
     /// It is on record, but expired or not yet valid: there is no authoritative answer (L7, C17),
     /// and it must not be taken for one that was never issued.
     NotInForce,
     /// Its issuer is ours, the serial number is on no record.
     NoRecord,
-    /// The shelf is still being filled, so nothing can be said of what is not there.
+    /// The shelf is still being filled, or changes of it are not heard of, so nothing can be said of what
+    /// is not there.
     NotYet,
 }
 
 impl Responder {
-    /// Answers for the issuers in `directory` from `shelf`.
+    /// Answers for the issuers in `directory` from `shelf`, which whoever keeps `news` keeps up to date.
     #[must_use]
     pub fn new(
         directory: IssuerDirectory,
         shelf: Arc<Shelf>,
         live: LiveSigner,
         clock: SharedClock,
+        policies: Arc<ArcSwap<Policies>>,
+        news: Arc<KeeperStats>,
         settings: Settings,
     ) -> Self {
         Self {
@@ -64,6 +78,8 @@ impl Responder {
             shelf,
             live,
             clock,
+            policies,
+            news,
             settings: ArcSwap::from_pointee(settings),
         }
     }
@@ -80,28 +96,35 @@ impl Responder {
 
     fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
         match self.shelf.get(issuer, &cert_id.serial) {
-            Some(slot) if slot.is_in_force_at(now) => Found::Slot(slot),
+            Some(slot) if slot.is_in_force_at(now) => Found::Slot(Box::new(slot)),
             Some(_) => Found::NotInForce,
-            None if self.shelf.is_complete() => Found::NoRecord,
+            None if self.shelf.is_complete() && self.is_up_to_date(now) => Found::NoRecord,
             None => Found::NotYet,
         }
     }
 
+    /// Whether a change of status would be known by now.
+    fn is_up_to_date(&self, now: UnixTime) -> bool {
+        now.since(UnixTime(self.news.feed_read_at.load(Ordering::Relaxed))) < UNHEARD
+    }
+
     /// The stored answer, if it is one to this question and has not expired. A clock that was set
     /// back makes answers from the future; they wait too.
-    fn stored(&self, slot: &Slot, cert_id: &CertId, now: UnixTime) -> Option<Answer> {
+    fn stored(&self, issuer: IssuerId, slot: &Slot, cert_id: &CertId, now: UnixTime) -> Option<Answer> {
         let answer = slot.answer.as_ref()?;
         if answer.this_update > now || answer.next_update < now || !answer.has_hash(cert_id.hash) {
             return None;
         }
+        let body = answer.body();
+        let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
         Some(Answer {
-            body: answer.body().into(),
             cache: Some(CacheFacts {
                 this_update: answer.this_update,
                 next_update: answer.next_update,
-                renewed_at: answer.renewed_at,
-                digest: answer.digest,
+                renewed_at: longest_age.map_or(answer.renewed_at, |age| answer.renewed_at.min(now.plus(age))),
+                digest: sha2::Sha256::digest(&body).into(),
             }),
+            body: body.into(),
             outcome: Outcome::Stored,
         })
     }
@@ -119,28 +142,63 @@ impl Responder {
         match self.settings.load().unknown_serial {
             UnknownSerial::Unauthorized => None,
             UnknownSerial::Unknown => Some(CertStatus::Unknown),
-            UnknownSerial::Revoked => Some(NEVER_ISSUED),
+            UnknownSerial::Revoked => Some(CertStatus::NEVER_ISSUED),
         }
     }
 
-    async fn single(&self, issuer: IssuerId, cert_id: &CertId, nonce: &Nonce) -> Answer {
+    /// The algorithm to sign with on the spot because the client prefers it to that of the stored answer;
+    /// none where the stored answer will do (C26).
+    fn wish(
+        &self,
+        issuer: IssuerId,
+        preferred: &[SignatureAlgorithm],
+        stored: Option<&Answer>,
+        now: UnixTime,
+    ) -> Option<SignatureAlgorithm> {
+        if preferred.is_empty() {
+            return None;
+        }
+        let has = stored.and_then(|answer| response::signature_algorithm(&answer.body));
+        if has.is_some_and(|has| preferred.contains(&has)) {
+            return None;
+        }
+        self.live.offered(issuer, preferred, now)
+    }
+
+    /// Answers a request that reads as one.
+    pub(super) async fn answer(&self, request: &Request) -> Answer {
+        let directory = self.directory.load();
+        let [asked] = &request.cert_ids[..] else {
+            return self.several(&directory, request).await;
+        };
+        match named(&directory, asked) {
+            Some((issuer, cert_id)) => self.single(issuer, cert_id, request).await,
+            // An unknown hash or another CA's certificate: no authority to answer (C4, C7).
+            None => error(ErrorStatus::Unauthorized),
+        }
+    }
+
+    async fn single(&self, issuer: IssuerId, cert_id: &CertId, request: &Request) -> Answer {
         let now = self.clock.now();
-        let nonce = self.echo(nonce);
+        let nonce = self.echo(&request.nonce);
         let (status, stored) = match self.find(issuer, cert_id, now) {
             Found::NotYet => return error(ErrorStatus::TryLater),
             Found::NotInForce => return error(ErrorStatus::Unauthorized),
-            Found::Slot(slot) => match self.stored(&slot, cert_id, now) {
-                Some(answer) if nonce.is_none() => return answer,
-                stored => (slot.status(), stored),
-            },
+            Found::Slot(slot) => (slot.status(), self.stored(issuer, &slot, cert_id, now)),
             Found::NoRecord => match self.no_record() {
                 Some(status) => (status, None),
                 None => return error(ErrorStatus::Unauthorized),
             },
         };
-        let asked = Asked::new(vec![(cert_id.clone(), status)], nonce, status == NEVER_ISSUED);
+        let wish = self.wish(issuer, &request.preferred, stored.as_ref(), now);
+        if let Some(answer) = stored.as_ref().filter(|_| nonce.is_none() && wish.is_none()) {
+            return answer.clone();
+        }
+        let asked = Asked::new(vec![(cert_id.clone(), status)], nonce, status == CertStatus::NEVER_ISSUED);
         // Without room for a live answer, the best stored one is given (L3).
-        self.signed_live(issuer, asked).await.or(stored).unwrap_or_else(|| error(ErrorStatus::TryLater))
+        self.signed_live(issuer, asked.signed_with(wish), now)
+            .await
+            .unwrap_or_else(|status| stored.unwrap_or_else(|| error(status)))
     }
 
     /// Several certificates are answered under one signature, all of one issuer: no responder may
@@ -168,25 +226,29 @@ impl Responder {
             statuses.push((cert_id.clone(), status));
         }
         let Some(issuer) = of else { return error(ErrorStatus::MalformedRequest) };
-        let never_issued = statuses.iter().any(|(_, status)| *status == NEVER_ISSUED);
-        let asked = Asked::new(statuses, self.echo(&request.nonce), never_issued);
-        self.signed_live(issuer, asked).await.unwrap_or_else(|| error(ErrorStatus::TryLater))
+        let never_issued = statuses.iter().any(|(_, status)| *status == CertStatus::NEVER_ISSUED);
+        let wish = self.wish(issuer, &request.preferred, None, now);
+        let asked = Asked::new(statuses, self.echo(&request.nonce), never_issued).signed_with(wish);
+        self.signed_live(issuer, asked, now).await.unwrap_or_else(error)
     }
 
-    async fn signed_live(&self, issuer: IssuerId, asked: Asked) -> Option<Answer> {
-        match self.live.answer(issuer, asked).await {
-            Ok(answer) => Some(answer),
-            Err(failure) => {
-                tracing::debug!(%issuer, %failure, "no live answer");
-                None
-            }
+    /// Signs on the spot; else the error that says why not: tryLater for what passes, internalError for
+    /// what does not (C3).
+    async fn signed_live(
+        &self,
+        issuer: IssuerId,
+        asked: Asked,
+        now: UnixTime,
+    ) -> Result<Answer, ErrorStatus> {
+        if !self.is_up_to_date(now) {
+            return Err(ErrorStatus::TryLater);
         }
+        self.live.answer(issuer, asked).await.map_err(|failure| {
+            tracing::debug!(%issuer, %failure, "no live answer");
+            if failure.is_lasting() { ErrorStatus::InternalError } else { ErrorStatus::TryLater }
+        })
     }
 }
-
-/// RFC 6960 section 2.2: the status of a certificate that was never issued (C20).
-const NEVER_ISSUED: CertStatus =
-    CertStatus::Revoked(Revocation { time: UnixTime::EPOCH, reason: Some(CrlReason::CertificateHold) });
 
 /// The issuer of ours that a CertID names.
 fn named<'c>(
@@ -217,14 +279,6 @@ impl Respond for Responder {
                 return error(ErrorStatus::MalformedRequest);
             }
         };
-        let directory = self.directory.load();
-        let [asked] = &request.cert_ids[..] else {
-            return self.several(&directory, &request).await;
-        };
-        match named(&directory, asked) {
-            Some((issuer, cert_id)) => self.single(issuer, cert_id, &request.nonce).await,
-            // An unknown hash or another CA's certificate: no authority to answer (C4, C7).
-            None => error(ErrorStatus::Unauthorized),
-        }
+        self.answer(&request).await
     }
 }

@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use super::gate::{Gate, Limits, Refused};
 use super::{Answer, Outcome};
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{Freshness, response};
+use crate::ocsp::{SignatureAlgorithm, response};
+use crate::presign::Policies;
 use crate::presign::identity::{Asked, Identities, Identity, IdentityError, SignedDraft};
-use crate::signer::{Lane, Order};
+use crate::signer::{Lane, Order, SignError};
 use crate::store::IssuerId;
 
 /// How much live signing is let through. A request beyond it gets the best stored answer where that
@@ -41,7 +42,7 @@ const VALIDITY: Duration = Duration::from_secs(8 * 3_600);
 pub struct LiveSigner {
     identities: Arc<Identities>,
     clock: SharedClock,
-    freshness: Arc<ArcSwap<Freshness>>,
+    policies: Arc<ArcSwap<Policies>>,
     settings: Settings,
     gate: Gate<(IssuerId, Asked), Result<Answer, Arc<LiveError>>>,
 }
@@ -60,17 +61,40 @@ pub enum LiveError {
     Identity(#[from] IdentityError),
 }
 
+impl LiveError {
+    /// Whether it stays so until somebody mends it: what is to be said cannot be written, or what was
+    /// signed does not verify.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Identity(IdentityError::Compose(_) | IdentityError::Sign(SignError::Unverifiable { .. }))
+        )
+    }
+}
+
 impl LiveSigner {
     /// Signs with these identities.
     #[must_use]
     pub fn new(
         identities: Arc<Identities>,
         clock: SharedClock,
-        freshness: Arc<ArcSwap<Freshness>>,
+        policies: Arc<ArcSwap<Policies>>,
         settings: Settings,
     ) -> Self {
         let limits = Limits { in_flight: settings.in_flight, per_second: settings.per_second };
-        Self { identities, clock, freshness, settings, gate: Gate::new(limits) }
+        Self { identities, clock, policies, settings, gate: Gate::new(limits) }
+    }
+
+    /// The first of these algorithms that somebody signs with for the issuer.
+    #[must_use]
+    pub fn offered(
+        &self,
+        issuer: IssuerId,
+        preferred: &[SignatureAlgorithm],
+        now: UnixTime,
+    ) -> Option<SignatureAlgorithm> {
+        self.identities.offered(issuer, now, preferred)
     }
 
     /// Signs one answer. The same question asked while it is signed gets the same answer.
@@ -91,13 +115,13 @@ impl LiveSigner {
 
     async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
         let now = self.clock.now();
-        let validity = VALIDITY.min(self.freshness.load().validity());
+        let validity = VALIDITY.min(self.policies.load().of(issuer).freshness.validity());
         let draft = |identity: &Identity| {
             let next_update = UnixTime(now.plus(validity).0 - 1).min(identity.not_after);
             identity.draft_for(asked.clone(), next_update, now)
         };
         let order = Order::new(Lane::Live, now.plus(self.settings.patience));
-        let signing = self.identities.sign(issuer, now, VALIDITY, order, draft);
+        let signing = self.identities.sign_preferring(asked.algorithm, issuer, now, VALIDITY, order, draft);
         let signed = tokio::time::timeout(self.settings.patience, signing)
             .await
             .map_err(|_| LiveError::TooSlow(self.settings.patience))??;

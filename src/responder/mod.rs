@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-pub use self::engine::{Responder, Settings};
+pub use self::engine::{Responder, Settings, UNHEARD};
 pub use self::gate::Refused;
 pub use self::issuers::IssuerDirectory;
 use crate::clock::UnixTime;

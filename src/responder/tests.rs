@@ -2,6 +2,7 @@
 //! answered tryLater: live answers are shown against a real token in `tests/it`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,11 +12,14 @@ use super::live::{self, LiveSigner};
 use super::*;
 use crate::clock::{Clock, ManualClock, SharedClock};
 use crate::ocsp::{
-    CertStatus, CrlReason, ErrorStatus, Freshness, HashAlgorithm, Issuer, Preset, Received, ResponderId,
-    ResponseData, Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
+    CertStatus, CrlReason, ErrorStatus, Freshness, HashAlgorithm, Issuer, Preset, Received, Request,
+    ResponderId, ResponseData, Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
+    response::SingleExtras,
 };
 use crate::presign::identity::Identities;
-use crate::shelf::{Frame, Shelf, ShelfAnswer, Slot};
+use crate::presign::keeper::KeeperStats;
+use crate::presign::{Policies, Policy};
+use crate::shelf::{Entry, Frame, Shelf, SignedAnswer};
 use crate::store::IssuerId;
 
 const NOW: UnixTime = UnixTime(1_795_315_054);
@@ -26,6 +30,7 @@ struct Bench {
     key: KeyPair,
     shelf: Arc<Shelf>,
     clock: Arc<ManualClock>,
+    news: Arc<KeeperStats>,
     responder: Responder,
 }
 
@@ -44,20 +49,28 @@ fn bench(unknown_serial: UnknownSerial) -> Bench {
     let clock = Arc::new(ManualClock::new(NOW));
     let shared: SharedClock = clock.clone();
     let freshness = Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap();
-    let freshness = Arc::new(ArcSwap::from_pointee(freshness));
+    let policies = Arc::new(ArcSwap::from_pointee(Policies::new(Policy::new(freshness))));
     let live = LiveSigner::new(
         Arc::new(Identities::default()),
         shared.clone(),
-        freshness,
+        Arc::clone(&policies),
         live::Settings::default(),
     );
     let directory = IssuerDirectory::new([(IssuerId(1), issuer.clone())]);
+    let news = Arc::<KeeperStats>::default();
     let settings = Settings { unknown_serial, nonce: NoncePolicy::Ignore };
-    let responder = Responder::new(directory, shelf.clone(), live, shared, settings);
-    Bench { issuer, key, shelf, clock, responder }
+    let responder = Responder::new(directory, shelf.clone(), live, shared, policies, news.clone(), settings);
+    let bench = Bench { issuer, key, shelf, clock, news, responder };
+    bench.hear();
+    bench
 }
 
 impl Bench {
+    /// The store's changes are known up to now.
+    fn hear(&self) {
+        self.news.feed_read_at.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
     /// Shelves a certificate that is in force from `NOW` for 90 days, with an answer of 7 days made
     /// now.
     fn shelve(&self, serial: Serial, revocation: Option<Revocation>) {
@@ -69,6 +82,7 @@ impl Bench {
             status,
             this_update: made,
             next_update,
+            extras: SingleExtras::default(),
         };
         let data = ResponseData {
             responder_id: ResponderId::by_key(self.issuer.certificate()),
@@ -79,16 +93,22 @@ impl Bench {
         };
         let data = data.encode().unwrap();
         let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
-        let times = [made, next_update, made.plus(3 * DAY)];
-        let answer = ShelfAnswer::new(frame, &data, &self.key.sign(&data).unwrap(), times);
-        let slot = Slot {
+        let signature = self.key.sign(&data).unwrap();
+        let entry = Entry {
             version: 1,
             not_before: Some(NOW),
             not_after: NOW.plus(90 * DAY),
             revocation,
-            answer: Some(answer),
+            answer: Some(SignedAnswer {
+                frame,
+                response_data: &data,
+                signature: &signature,
+                this_update: made,
+                next_update,
+                renewed_at: made.plus(3 * DAY),
+            }),
         };
-        assert!(self.shelf.put(IssuerId(1), serial, slot));
+        assert!(self.shelf.put(IssuerId(1), serial, &entry));
     }
 
     async fn ask(&self, issuer: &Issuer, hash: HashAlgorithm, serial: Serial) -> Answer {
@@ -159,6 +179,71 @@ async fn a_serial_on_no_record_is_unauthorized_once_the_shelf_is_complete() {
     assert!(is_error(&ask().await, ErrorStatus::Unauthorized));
 }
 
+/// C3: a certificate that another process has just registered is not on the shelf while the store cannot
+/// be read, so nothing is said of what is not there; what is stored is served all the same.
+#[tokio::test]
+async fn a_serial_on_no_record_is_try_later_while_changes_are_not_heard_of() {
+    for unknown_serial in [UnknownSerial::Unauthorized, UnknownSerial::Unknown, UnknownSerial::Revoked] {
+        let bench = bench(unknown_serial);
+        bench.shelf.set_complete();
+        bench.shelve(serial("a1"), None);
+        bench.clock.advance(UNHEARD);
+        let ask = |text| bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial(text));
+        assert!(is_error(&ask("b2").await, ErrorStatus::TryLater), "{unknown_serial}");
+        assert_eq!(ask("a1").await.outcome, Outcome::Stored);
+        bench.hear();
+        let heard = ask("b2").await;
+        let status = match unknown_serial {
+            UnknownSerial::Unauthorized => ErrorStatus::Unauthorized,
+            // There is no token here to sign with.
+            _ => ErrorStatus::TryLater,
+        };
+        assert!(is_error(&heard, status), "{unknown_serial}");
+    }
+}
+
+/// C4: signatures on requests are ignored (L1), so nobody is asked for one, whatever is asked.
+#[tokio::test]
+async fn no_question_is_answered_sig_required() {
+    let bench = bench(UnknownSerial::Unknown);
+    bench.shelf.set_complete();
+    bench.shelve(serial("a1"), None);
+    let (other, _) = ca("Other CA");
+    let ids = [
+        bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1")),
+        bench.issuer.cert_id(HashAlgorithm::Sha512, serial("a1")),
+        bench.issuer.cert_id(HashAlgorithm::Sha256, serial("c3")),
+        other.cert_id(HashAlgorithm::Sha1, serial("a1")),
+    ];
+    for first in &ids {
+        for second in &ids {
+            for nonce in [None, Some(&[7; 32][..]), Some(&[7; 8])] {
+                let asked = [first.clone(), second.clone()];
+                for asked in [&asked[..1], &asked] {
+                    let answer = bench.responder.respond(&request::encode(asked, nonce).unwrap()).await;
+                    assert_ne!(answer.outcome, Outcome::SigRequired);
+                    assert_ne!(answer.body[..], *ErrorStatus::SigRequired.der());
+                }
+            }
+        }
+    }
+}
+
+/// C26: where nobody signs as the client prefers, the stored answer is as good as any.
+#[tokio::test]
+async fn a_preference_that_nobody_can_meet_gets_the_stored_answer() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelve(serial("a1"), None);
+    let asked = [bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1"))];
+    let plain = request::encode(&asked, None).unwrap();
+    let stored = bench.responder.respond(&plain).await;
+    let mut wishing = Request::decode(&plain).unwrap();
+    for preferred in SignatureAlgorithm::ALL {
+        wishing.preferred = vec![preferred];
+        assert_eq!(bench.responder.answer(&wishing).await, stored, "{preferred}");
+    }
+}
+
 /// L7, C17.
 #[tokio::test]
 async fn an_expired_or_not_yet_valid_certificate_is_unauthorized() {
@@ -192,6 +277,7 @@ async fn a_revoked_certificate_is_answered_until_it_expires() {
         assert_eq!(received.single(&cert_id).unwrap().status, CertStatus::Revoked(revocation), "day {day}");
     }
     bench.clock.advance(Duration::from_secs(1));
+    bench.hear();
     bench.shelf.sweep(bench.clock.now());
     let answer = bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1")).await;
     assert!(is_error(&answer, ErrorStatus::Unauthorized));

@@ -135,6 +135,7 @@ impl Pool {
             lanes: self.queue.lanes(),
             rate: self.queue.rate(),
             call_time: self.stats.call_time.summary(),
+            call_times: self.stats.call_time.classes(),
         }
     }
 

@@ -92,6 +92,9 @@ pub struct Snapshot {
     pub rate: Option<Rate>,
     /// The time C_Sign takes.
     pub call_time: Latency,
+    /// The same as counts by class: those that took less than the time, and not less than the one
+    /// before. The last time is [`Duration::MAX`].
+    pub call_times: Vec<(Duration, u64)>,
 }
 
 /// A summary of durations. Quantiles are upper bounds, at most 1/8 too high.
@@ -155,6 +158,21 @@ impl Histogram {
         self.max_micros.fetch_max(micros, Ordering::Relaxed);
     }
 
+    /// Counts by powers of two, from 64 µs to 17 s.
+    pub(crate) fn classes(&self) -> Vec<(Duration, u64)> {
+        let mut counts = self.buckets.iter().map(|each| each.load(Ordering::Relaxed));
+        let mut below = 0;
+        let mut classes: Vec<_> = (6..=24)
+            .map(|power| {
+                let end = bucket(1 << power);
+                let count = counts.by_ref().take(end - std::mem::replace(&mut below, end)).sum();
+                (Duration::from_micros(1 << power), count)
+            })
+            .collect();
+        classes.push((Duration::MAX, counts.sum()));
+        classes
+    }
+
     pub(crate) fn summary(&self) -> Latency {
         let counts: Vec<u64> = self.buckets.iter().map(|each| each.load(Ordering::Relaxed)).collect();
         let count: u64 = counts.iter().sum();
@@ -213,6 +231,22 @@ mod tests {
                 assert!(bound <= micros + micros / 8 + 1, "{micros} {bound}");
             }
         }
+    }
+
+    #[test]
+    fn classes_hold_everything_once_and_in_its_place() {
+        let histogram = Histogram::default();
+        for micros in [0, 63, 64, 127, 128, 1_000, 16_777_215, 16_777_216, 1 << 39] {
+            histogram.record(Duration::from_micros(micros));
+        }
+        let classes = histogram.classes();
+        let below = |micros| {
+            let until = Duration::from_micros(micros);
+            classes.iter().filter(|class| class.0 <= until).map(|class| class.1).sum::<u64>()
+        };
+        assert_eq!([below(64), below(128), below(256), below(1_024)], [2, 4, 5, 6]);
+        assert_eq!((below(1 << 24), classes.len()), (7, 20));
+        assert_eq!(classes.last(), Some(&(Duration::MAX, 2)));
     }
 
     #[test]

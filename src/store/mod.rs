@@ -12,6 +12,8 @@
 //! - A call that returns `Ok` is durable; a call that returns an error has changed nothing.
 //! - Whatever changes a certificate or its answer is announced in the feed ([`Store::changes`]) in
 //!   the same transaction.
+//! - What changes something writes a line into the audit log ([`audit::AuditLog`]) in the same
+//!   transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +23,16 @@ use async_trait::async_trait;
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
 
+pub mod audit;
 #[cfg(test)]
 mod contract;
+mod ledger;
 mod records;
+pub mod replies;
 mod rules;
 pub mod sqlite;
 
+pub use ledger::*;
 pub use records::*;
 pub use rules::{RevokeRule, may_revoke};
 
@@ -81,7 +87,7 @@ pub enum StoreError {
 /// Lists may be of any length; an engine cuts them into the portions it likes, but each call is one
 /// transaction.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// The database's URL without credentials, for messages.
     fn url(&self) -> &str;
 
@@ -95,8 +101,9 @@ pub trait Store: Send + Sync + 'static {
     /// Every issuer, by number.
     async fn issuers(&self) -> Result<Vec<IssuerRecord>, StoreError>;
 
-    /// Installs a responder. The same issuer and certificate again keeps its number and the time it
-    /// was installed, and takes over token and key; another algorithm is another responder.
+    /// Installs a responder. The same issuer and certificate again keeps its number, the time it was
+    /// installed and whether it is retired, and takes over token, key and, where one is given, the time
+    /// it is used from; another algorithm is another responder.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such issuer.
@@ -104,6 +111,17 @@ pub trait Store: Send + Sync + 'static {
         &self,
         responder: &NewResponder,
         now: UnixTime,
+    ) -> Result<ResponderRecord, StoreError>;
+
+    /// Takes a responder out of use at a time, or back into it with none. One that is out of use
+    /// already keeps its time.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such responder.
+    async fn retire_responder(
+        &self,
+        number: ResponderNumber,
+        at: Option<UnixTime>,
     ) -> Result<ResponderRecord, StoreError>;
 
     /// Every responder ever installed, by number.
@@ -182,6 +200,16 @@ pub trait Store: Send + Sync + 'static {
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;
 
+    /// The unexpired certificates of a shard by issuer, lifetime and day of expiry, in no order. One shard
+    /// at a time: a report on the whole fleet must not hold up those that read and write meanwhile.
+    async fn fleet_days(&self, shard: Shard, now: UnixTime) -> Result<Vec<FleetDay>, StoreError>;
+
+    /// Keeps what the capacity guard knows, in place of what it knew before.
+    async fn keep_guard(&self, record: &GuardRecord) -> Result<(), StoreError>;
+
+    /// What the capacity guard knew; none before its first look.
+    async fn guard(&self) -> Result<Option<GuardRecord>, StoreError>;
+
     /// The end of the feed: changes after now come after this.
     async fn feed_position(&self) -> Result<FeedPosition, StoreError>;
 
@@ -203,6 +231,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every capacity profile.
     async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError>;
+
+    /// The limiter's ledger in the same database.
+    fn ledger(self: Arc<Self>) -> Arc<dyn Ledger>;
 
     /// Finishes what is under way and lets go of the database.
     async fn close(&self);

@@ -69,6 +69,8 @@ pub struct NewResponder {
     pub certificate: Vec<u8>,
     /// When that certificate ends.
     pub not_after: UnixTime,
+    /// When it takes over from the issuer's other responders, where the operator chose a time.
+    pub from: Option<UnixTime>,
 }
 
 /// An installed responder.
@@ -80,6 +82,8 @@ pub struct ResponderRecord {
     pub responder: NewResponder,
     /// When.
     pub installed_at: UnixTime,
+    /// When it was taken out of use, if it was.
+    pub retired_at: Option<UnixTime>,
 }
 
 /// What an import or a registration says of one certificate.
@@ -266,6 +270,30 @@ pub struct CapacityProfile {
     pub p99: Duration,
     /// When it was measured.
     pub measured_at: UnixTime,
+}
+
+/// Unexpired certificates that are alike to the capacity guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FleetDay {
+    /// Their issuer.
+    pub issuer: IssuerId,
+    /// Days from notBefore to notAfter, rounded; none where notBefore is not known.
+    pub lifetime: Option<u32>,
+    /// The day that they end on, counted from 1970-01-01 UTC.
+    pub ends: i64,
+    /// Whether they are revoked.
+    pub revoked: bool,
+    /// How many.
+    pub certificates: u64,
+}
+
+/// What the capacity guard knows, across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardRecord {
+    /// When it was written.
+    pub at: UnixTime,
+    /// What it says: a document of the guard's own.
+    pub document: String,
 }
 
 /// How an issuer's fleet stands.

@@ -9,7 +9,7 @@ use crate::support::site::root;
 /// The layers from the bottom up, and the modules in each. A module may import from its own layer,
 /// as long as no two import each other, and from those below.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("core", &["ocsp", "clock", "shutdown", "telemetry"]),
+    ("core", &["ocsp", "clock", "reader", "shutdown", "telemetry"]),
     ("resources", &["signer", "store", "shelf"]),
     ("engines", &["presign", "responder", "capacity", "limits"]),
     ("edges", &["server", "import", "checker"]),

@@ -1,7 +1,10 @@
 //! The octets of a request, read where they stand: nothing is allocated but what is kept.
 
-use super::{MAX_CERTIFICATES, MAX_EXTENSIONS, NONCE_CONTENT, Nonce, Request, RequestError, UNDERSTOOD};
-use crate::ocsp::algorithm::HashAlgorithm;
+use super::{
+    MAX_CERTIFICATES, MAX_EXTENSIONS, NONCE_CONTENT, Nonce, PREFERRED_CONTENT, Request, RequestError,
+    UNDERSTOOD,
+};
+use crate::ocsp::algorithm::{HashAlgorithm, SignatureAlgorithm};
 use crate::ocsp::cert_id::{CertId, CertIdError};
 use crate::ocsp::oid;
 use crate::ocsp::serial::Serial;
@@ -39,16 +42,18 @@ pub(super) fn request(der: &[u8]) -> Result<Request, RequestError> {
     if !(1..=MAX_CERTIFICATES).contains(&count) {
         return Err(RequestError::Count(count));
     }
-    let nonce = match extensions {
-        Some(extensions) => nonce(self::extensions(extensions)?)?,
-        None => Nonce::Absent,
-    };
+    let (mut nonce, mut preferred) = (Nonce::Absent, Vec::new());
+    if let Some(extensions) = extensions {
+        let found = self::extensions(extensions)?;
+        nonce = self::nonce(found.value(NONCE_CONTENT))?;
+        preferred = found.value(PREFERRED_CONTENT).map(preferred_algorithms).unwrap_or_default();
+    }
     let mut cert_ids = Vec::with_capacity(count);
     let mut list = Reader::new(list);
     while !list.is_empty() {
         cert_ids.push(asked(list.expect(tlv::SEQUENCE).ok_or(missing("Request"))?)?);
     }
-    Ok(Request { cert_ids, nonce })
+    Ok(Request { cert_ids, nonce, preferred })
 }
 
 /// Whether there is one value and nothing more.
@@ -117,9 +122,21 @@ struct Extension<'a> {
     value: &'a [u8],
 }
 
+/// The extensions of one place.
+struct Extensions<'a> {
+    found: [Extension<'a>; MAX_EXTENSIONS],
+    count: usize,
+}
+
+impl<'a> Extensions<'a> {
+    fn value(&self, oid: &[u8]) -> Option<&'a [u8]> {
+        self.found[..self.count].iter().find(|extension| extension.oid == oid).map(|found| found.value)
+    }
+}
+
 /// Reads the SEQUENCE of extensions, one at least (RFC 5280 section 4.1), within an explicit tag. An unknown critical extension, or any
-/// extension twice, is refused (C12). Returns the nonce's value.
-fn extensions(wrapped: Tlv<'_>) -> Result<Option<&[u8]>, RequestError> {
+/// extension twice, is refused (C12).
+fn extensions(wrapped: Tlv<'_>) -> Result<Extensions<'_>, RequestError> {
     let missing = RequestError::Syntax;
     let list = tlv::only(wrapped.content, tlv::SEQUENCE).filter(|list| !list.is_empty());
     let mut list = Reader::new(list.ok_or(missing("Extensions"))?);
@@ -137,7 +154,7 @@ fn extensions(wrapped: Tlv<'_>) -> Result<Option<&[u8]>, RequestError> {
         *found.get_mut(count).ok_or(RequestError::Extensions)? = extension;
         count += 1;
     }
-    Ok(found[..count].iter().find(|extension| extension.oid == NONCE_CONTENT).map(|nonce| nonce.value))
+    Ok(Extensions { found, count })
 }
 
 fn extension(content: &[u8]) -> Option<Extension<'_>> {
@@ -162,5 +179,45 @@ fn nonce(value: Option<&[u8]>) -> Result<Nonce, RequestError> {
         length @ (0 | 129..) => Err(RequestError::NonceLength(length)),
         16..=32 => Ok(inner.map_or(Nonce::Absent, |nonce| Nonce::Given(nonce.to_vec().into()))),
         _ => Ok(Nonce::Absent),
+    }
+}
+
+/// Reads an extnValue: PreferredSignatureAlgorithms (RFC 6960 section 4.4.7.1). It is a wish, so what
+/// does not read as one is none.
+pub fn preferred_algorithms(value: &[u8]) -> Vec<SignatureAlgorithm> {
+    let mut preferred = Vec::new();
+    let mut list = Reader::new(tlv::only(value, tlv::SEQUENCE).unwrap_or_default());
+    while let Some(entry) = list.expect(tlv::SEQUENCE) {
+        let mut fields = Reader::new(entry.content);
+        let Some(identifier) = fields.expect(tlv::SEQUENCE) else { continue };
+        let Some(algorithm) = SignatureAlgorithm::from_identifier_der(identifier.whole) else { continue };
+        let key = fields.expect(tlv::SEQUENCE);
+        if key.is_none_or(|key| is_key_for(algorithm, key.content)) && !preferred.contains(&algorithm) {
+            preferred.push(algorithm);
+        }
+    }
+    preferred
+}
+
+/// Whether an AlgorithmIdentifier of a public key is that of the keys which sign so here.
+fn is_key_for(algorithm: SignatureAlgorithm, content: &[u8]) -> bool {
+    const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+    const RSA_PSS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
+    const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
+    const P256: &[u8] = b"\x2a\x86\x48\xce\x3d\x03\x01\x07";
+    const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
+    const ED25519: &[u8] = b"\x2b\x65\x70";
+    let mut fields = Reader::new(content);
+    let Some(kind) = fields.expect(tlv::OBJECT_IDENTIFIER).map(|oid| oid.content) else { return false };
+    let on = |curve: &[u8]| {
+        let named = fields.clone().expect(tlv::OBJECT_IDENTIFIER).map(|oid| oid.content);
+        kind == EC && (fields.is_empty() || named == Some(curve))
+    };
+    match algorithm {
+        SignatureAlgorithm::RsaPkcs1Sha256 => kind == RSA,
+        SignatureAlgorithm::RsaPssSha256 => kind == RSA || kind == RSA_PSS,
+        SignatureAlgorithm::EcdsaP256Sha256 => on(P256),
+        SignatureAlgorithm::EcdsaP384Sha384 => on(P384),
+        SignatureAlgorithm::Ed25519 => kind == ED25519,
     }
 }

@@ -19,6 +19,7 @@ mod simulation;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clock_watch::ClockWatch;
@@ -27,8 +28,9 @@ use quarantine::Quarantine;
 pub use quarantine::Quarantined;
 
 use super::planner::{Group, Outlook, Plan, Planner, Taken};
+use super::policies::Policies;
 use crate::clock::UnixTime;
-use crate::ocsp::{Freshness, Serial};
+use crate::ocsp::Serial;
 use crate::signer::Lane;
 use crate::store::{CertificateKey, IssuerId};
 
@@ -64,6 +66,8 @@ pub struct Seen {
     pub revoked: bool,
     /// thisUpdate and nextUpdate of the answer for its present status.
     pub answer: Option<(UnixTime, UnixTime)>,
+    /// Whether that answer's responder was taken out of use, so that it is to be replaced at once.
+    pub retired: bool,
     /// It must not be signed before.
     pub not_before: Option<UnixTime>,
 }
@@ -177,7 +181,7 @@ pub struct Figures {
 pub struct Engine {
     settings: Settings,
     planner: Planner,
-    freshness: Freshness,
+    policies: Arc<Policies>,
     groups: HashMap<IssuerId, Group>,
     holds: Vec<Hold>,
     under_way: [usize; 4],
@@ -191,11 +195,11 @@ pub struct Engine {
 impl Engine {
     /// An engine without any certificate.
     #[must_use]
-    pub fn new(settings: Settings, freshness: Freshness, now: UnixTime) -> Self {
+    pub fn new(settings: Settings, policies: Arc<Policies>, now: UnixTime) -> Self {
         Self {
             settings,
-            planner: Planner::new(Planner::grain(freshness.refresh()), now),
-            freshness,
+            planner: Planner::new(Planner::grain(policies.shortest_refresh()), now),
+            policies,
             groups: HashMap::new(),
             holds: Vec::new(),
             under_way: [0; 4],
@@ -219,16 +223,16 @@ impl Engine {
         let group = *self.groups.entry(issuer).or_insert(next);
         if self.holds.len() <= usize::from(group.0) {
             self.holds.push(Hold::default());
-            self.planner.set_freshness(group, self.freshness);
+            self.planner.set_freshness(group, self.policies.of(issuer).freshness);
         }
         group
     }
 
     /// Replaces the rules. What is planned keeps its due time until it is noted again.
-    pub fn set_freshness(&mut self, freshness: Freshness, now: UnixTime) {
-        self.freshness = freshness;
-        for group in 0..self.holds.len() {
-            self.planner.set_freshness(Group(group as u16), freshness);
+    pub fn set_policies(&mut self, policies: Arc<Policies>, now: UnixTime) {
+        self.policies = policies;
+        for (issuer, group) in &self.groups {
+            self.planner.set_freshness(*group, self.policies.of(*issuer).freshness);
         }
         self.planner.reckon_anew(now, |plan| plan);
     }
@@ -238,7 +242,12 @@ impl Engine {
         let earliest = seen.not_before.unwrap_or(now);
         match seen.answer {
             Some((this_update, next_update)) if this_update <= now => {
-                let due = self.freshness.due_at(this_update, next_update, &seen.serial);
+                let freshness = self.policies.of(seen.issuer).freshness;
+                let due = if seen.retired {
+                    this_update
+                } else {
+                    freshness.due_at(this_update, next_update, &seen.serial)
+                };
                 Plan { group, lane: Lane::Refresh, due: due.max(earliest), answer: seen.answer }
             }
             // One from the future was made while the clock was ahead: nobody may serve it.
@@ -317,7 +326,8 @@ impl Engine {
         }
         let since = self.early.looked.map_or(LOOK_AHEAD, |looked| now.since(looked));
         if since >= LOOK_AHEAD {
-            let mean = self.planner.planned() as f64 / (0.875 * self.freshness.refresh().as_secs_f64());
+            let mean =
+                self.planner.planned() as f64 / (0.875 * self.policies.longest_refresh().as_secs_f64());
             let (bunched, early) = (self.planner.is_bunched(now, BUNCHED * mean), &mut self.early);
             early.looked = Some(now);
             // What could not be taken then is no credit for now, but for a fraction.

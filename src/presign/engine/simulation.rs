@@ -7,7 +7,8 @@
 //! interval of a month, which keeps the signatures at four million.
 
 use super::*;
-use crate::ocsp::Preset;
+use crate::ocsp::{Freshness, Preset};
+use crate::presign::policies::Policy;
 use crate::store::Shard;
 
 const START: i64 = 1_795_315_054;
@@ -51,7 +52,7 @@ impl World {
     fn new(fleet: u32, freshness: Freshness, step: i64) -> Self {
         let now = UnixTime(START);
         let mut world = Self {
-            engine: Engine::new(Settings::default(), freshness, now),
+            engine: Engine::new(Settings::default(), Arc::new(Policies::new(Policy::new(freshness))), now),
             freshness,
             fleet: Vec::new(),
             clock: 0,
@@ -89,6 +90,7 @@ impl World {
             serial: serial(number),
             revoked,
             answer: Some((made, self.freshness.next_update(made, UnixTime::MAX))),
+            retired: false,
             not_before: None,
         }
     }

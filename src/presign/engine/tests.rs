@@ -1,5 +1,6 @@
 use super::*;
-use crate::ocsp::Preset;
+use crate::ocsp::{Freshness, Preset};
+use crate::presign::policies::Policy;
 use crate::store::Shard;
 
 const NOW: UnixTime = UnixTime(1_795_315_054);
@@ -10,8 +11,12 @@ fn freshness() -> Freshness {
     Freshness::new(Preset::WebPki, 7 * DAY, Duration::from_secs(84 * 3_600)).unwrap()
 }
 
+fn policies() -> Arc<Policies> {
+    Arc::new(Policies::new(Policy::new(freshness())))
+}
+
 fn engine() -> Engine {
-    Engine::new(Settings { in_flight: 20, early: true }, freshness(), NOW)
+    Engine::new(Settings { in_flight: 20, early: true }, policies(), NOW)
 }
 
 fn after(seconds: i64) -> UnixTime {
@@ -29,6 +34,7 @@ fn unanswered(number: u32) -> Seen {
         serial: Serial::from_unsigned(&(number + 1).to_be_bytes()).unwrap(),
         revoked: false,
         answer: None,
+        retired: false,
         not_before: None,
     }
 }
@@ -124,7 +130,7 @@ fn news_of_the_responders_end_every_wait() {
 
 #[test]
 fn a_shard_of_poison_gets_every_eighth_turn_and_no_more() {
-    let mut engine = Engine::new(Settings { in_flight: 1_000, early: true }, freshness(), NOW);
+    let mut engine = Engine::new(Settings { in_flight: 1_000, early: true }, policies(), NOW);
     // Poison is the most urgent of all; there is always more of both.
     for number in 0..2_000 {
         let made = if number % 2 == 0 { -95 * HOUR } else { -85 * HOUR };
@@ -212,7 +218,7 @@ fn answers_made_while_the_clock_was_ahead_give_way_and_what_was_due_stays_due() 
 
 #[test]
 fn an_imported_fleet_does_not_come_due_in_one_wave_again() {
-    let mut engine = Engine::new(Settings::default(), freshness(), NOW);
+    let mut engine = Engine::new(Settings::default(), policies(), NOW);
     let fleet = 20_000;
     for number in 0..fleet {
         engine.note(&answered(number, NOW), NOW);

@@ -1,23 +1,33 @@
 //! Problem documents (RFC 9457): how every error of the control listener looks.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// An error as a client of the control listener sees it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
     /// A URI that names the kind of problem; `about:blank` where the status says it all.
     #[serde(rename = "type")]
     kind: String,
+    /// What kind of problem it is, in short.
     title: String,
+    /// The status of the reply.
     status: u16,
+    /// What happened this time, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// Members that belong to this kind of problem.
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     members: Map<String, Value>,
+    /// Headers that go with it.
+    #[serde(skip)]
+    #[schema(ignore)]
+    headers: Box<HeaderMap>,
 }
 
 impl Problem {
@@ -33,6 +43,7 @@ impl Problem {
             status: status.as_u16(),
             detail: None,
             members: Map::new(),
+            headers: Box::default(),
         }
     }
 
@@ -61,12 +72,29 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// When to try again, in seconds from now: a member and the header.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.member("retry_after", seconds).header(header::RETRY_AFTER, seconds.into())
+    }
+
+    /// A header that goes with it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+}
+
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        let headers = std::mem::take(&mut self.headers);
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, Self::CONTENT_TYPE);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().extend(*headers);
         response
     }
 }

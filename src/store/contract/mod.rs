@@ -1,10 +1,14 @@
 //! The contract's tests, written once and stamped over every engine.
 
 mod answers;
+mod audit;
 mod certificates;
 mod feed;
+mod fleet;
+mod ledger;
 mod model;
 mod registry;
+mod replies;
 mod sharing;
 
 use std::sync::Arc;
@@ -66,6 +70,7 @@ macro_rules! contract_of {
                 an_issuer_added_again_is_the_same_issuer
                 a_name_or_certificate_that_is_taken_is_a_conflict
                 a_responder_installed_again_keeps_its_number_and_takes_over_its_key
+                a_responder_is_retired_and_taken_back_and_keeps_both_when_installed_again
                 an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes
                 a_profile_replaces_that_of_the_same_token_algorithm_and_sessions;
             certificates:
@@ -89,6 +94,9 @@ macro_rules! contract_of {
                 an_answer_for_an_older_version_is_not_scheduled_by
                 one_bad_answer_leaves_the_others_unstored
                 a_long_list_of_answers_is_stored_whole;
+            fleet:
+                a_fleet_is_counted_by_issuer_lifetime_day_and_revocation
+                what_the_guard_knows_replaces_what_it_knew;
             feed:
                 another_handle_sees_what_changed_and_the_writer_does_not
                 what_changes_nothing_is_not_announced
@@ -97,6 +105,26 @@ macro_rules! contract_of {
                 young_entries_outlive_a_pruning
                 a_position_beyond_the_end_is_a_gap
                 a_long_list_is_announced_whole;
+            ledger:
+                records_come_back_as_they_were_in_the_order_they_were_written
+                an_append_behind_the_end_changes_nothing
+                a_record_written_again_takes_its_own_place_at_a_later_position
+                what_is_forgotten_is_gone_and_its_position_is_never_used_again
+                writers_side_by_side_lose_nothing_and_write_nothing_twice
+                a_long_append_is_written_whole
+                the_ledger_of_a_closed_handle_gives_errors;
+            audit:
+                each_change_writes_one_line_and_what_changes_nothing_writes_none
+                a_line_tells_who_acted_and_what_was_changed
+                a_refused_call_leaves_no_line
+                handles_that_write_together_make_one_chain_without_gaps
+                a_portion_of_answers_is_one_line_a_token;
+            replies:
+                a_request_asked_again_gets_its_first_reply_for_a_day
+                another_request_with_the_same_key_is_a_mismatch
+                each_caller_has_keys_of_its_own
+                of_requests_at_the_same_time_one_does_the_work
+                a_request_that_was_given_up_or_whose_process_died_can_be_made_again;
             sharing:
                 a_revocation_wins_every_race_with_an_answer_for_the_old_status
                 two_handles_that_register_the_same_fleet_add_it_once
@@ -131,6 +159,7 @@ fn responder(issuer: IssuerId, key: &str) -> NewResponder {
         algorithm: "rsa-sha256".to_owned(),
         certificate: b"a responder certificate".to_vec(),
         not_after: UnixTime(9_000),
+        from: None,
     }
 }
 

@@ -41,6 +41,29 @@ pub(super) async fn a_responder_installed_again_keeps_its_number_and_takes_over_
     assert_eq!(store.responders().await.unwrap(), [again, second, third]);
 }
 
+pub(super) async fn a_responder_is_retired_and_taken_back_and_keeps_both_when_installed_again(bed: &dyn Bed) {
+    let (store, issuer) = with_issuer(bed).await;
+    let mut planned = responder(issuer, "ocsp-1");
+    planned.from = Some(UnixTime(500));
+    let first = store.add_responder(&planned, UnixTime(10)).await.unwrap();
+    assert_eq!((first.responder.from, first.retired_at), (Some(UnixTime(500)), None));
+    let position = store.feed_position().await.unwrap();
+    let retired = store.retire_responder(first.number, Some(UnixTime(20))).await.unwrap();
+    assert_eq!(retired, ResponderRecord { retired_at: Some(UnixTime(20)), ..first.clone() });
+    let later = store.retire_responder(first.number, Some(UnixTime(30))).await.unwrap();
+    assert_eq!(later, retired, "it keeps the time it was retired at");
+    let changes = bed.handle().await.changes(position).await.unwrap();
+    assert!(changes.registry, "other processes are told");
+    // The same again, as every start does it for what is configured.
+    let again = store.add_responder(&responder(issuer, "ocsp-1"), UnixTime(40)).await.unwrap();
+    assert_eq!(again, retired);
+    let back = store.retire_responder(first.number, None).await.unwrap();
+    assert_eq!(back, first);
+    assert_eq!(store.responders().await.unwrap(), [first]);
+    let error = store.retire_responder(ResponderNumber(9), None).await.unwrap_err().to_string();
+    assert!(error.contains("no responder 9: add it first"), "{error}");
+}
+
 pub(super) async fn an_issuer_or_responder_that_is_missing_is_named_and_nothing_changes(bed: &dyn Bed) {
     let (store, issuer) = with_issuer(bed).await;
     let nobody = IssuerId(issuer.0 + 1);

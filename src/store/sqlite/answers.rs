@@ -1,7 +1,8 @@
 //! Storing signed answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use serde_json::json;
 use sqlx::Arguments;
 
 use super::rows::{self, Packed, rowid};
@@ -9,6 +10,7 @@ use super::statements;
 use super::write::Writing;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
+use crate::store::audit::{Digest, NewLine};
 use crate::store::{AnswerOutcome, NewAnswer};
 
 /// Answers checked and written at once, within one transaction.
@@ -44,6 +46,34 @@ impl Writing<'_> {
         Packed::entries(found.as_deref())
             .map(|mut entry| present(&mut entry, &rowids).map_err(|what| self.corrupt("answer", &what)))
             .collect()
+    }
+}
+
+impl Writing<'_> {
+    /// One line for each token that signed some of these: how many, and what.
+    async fn note_signatures(&mut self, stored: &[(i64, &NewAnswer)]) -> Result<(), StoreError> {
+        let mut by_responder: BTreeMap<i64, Vec<&(i64, &NewAnswer)>> = BTreeMap::new();
+        for each in stored {
+            by_responder.entry(each.1.responder.0).or_default().push(each);
+        }
+        for (responder, signed) in by_responder {
+            let token: Option<String> = sqlx::query_scalar(statements::RESPONDER_TOKEN)
+                .bind(responder)
+                .fetch_optional(&mut *self.transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+            let digests = signed
+                .iter()
+                .flat_map(|(_, answer)| [answer.response_data.as_slice(), answer.signature.as_slice()]);
+            let detail = json!({
+                "responder": responder,
+                "token": token,
+                "count": signed.len(),
+                "sha256": Digest::of(digests).to_string(),
+            });
+            self.audited.push(NewLine::new("answer.sign", &detail));
+        }
+        Ok(())
     }
 }
 
@@ -96,7 +126,10 @@ impl SqliteStore {
                 values.add(answer.signature.as_slice())
             });
             match written.await {
-                Ok(()) => writing.changed.extend(stored.iter().map(|(row, _)| *row)),
+                Ok(()) => {
+                    writing.changed.extend(stored.iter().map(|(row, _)| *row));
+                    writing.note_signatures(&stored).await?;
+                }
                 Err(error) if is_foreign_key(&error) => {
                     return Err(StoreError::Missing {
                         url: self.url.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use sqlx::Arguments;
 
 use super::rows::{self, LAST_IN_SHARD, Packed, Reader, key_of, record, rowid, shard_start};
@@ -10,6 +11,7 @@ use super::write::Writing;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
+use crate::store::audit::{self, Digest, NewLine};
 use crate::store::rules::{RevokeRule, Standing};
 use crate::store::{
     AnswerTimes, CertificateEntry, CertificateKey, CertificateState, FleetCounts, IssuerId, Registered,
@@ -147,6 +149,39 @@ impl Writing<'_> {
     }
 }
 
+impl Writing<'_> {
+    /// One line for the certificates that were changed, as they are now.
+    fn note_subjects(&mut self, action: &'static str, issuer: IssuerId, subjects: &[Subject]) {
+        let changed: Vec<_> = subjects.iter().filter(|subject| subject.changed).collect();
+        if changed.is_empty() {
+            return;
+        }
+        let text = |subject: &&Subject| {
+            let mut item = json!({ "serial": subject.serial.to_string() });
+            if let Some(standing) = &subject.standing {
+                item["version"] = json!(standing.version);
+                item["not_after"] = json!(standing.not_after.to_string());
+                if let Some(revocation) = standing.revocation {
+                    item["revoked_at"] = json!(revocation.time.to_string());
+                    item["reason"] = json!(revocation.reason.map(|reason| reason.name()));
+                }
+            }
+            item
+        };
+        let listed: Vec<_> = changed.iter().take(audit::LISTED).map(text).collect();
+        let octets: Vec<_> = changed.iter().map(|subject| (subject.serial, packed(subject))).collect();
+        let digest =
+            Digest::of(octets.iter().flat_map(|(serial, rest)| [serial.as_der_content(), rest.as_slice()]));
+        let detail = json!({
+            "issuer": issuer.0,
+            "count": changed.len(),
+            "certificates": listed,
+            "sha256": digest.to_string(),
+        });
+        self.audited.push(NewLine::new(action, &detail));
+    }
+}
+
 impl SqliteStore {
     pub(super) async fn put_certificates(
         &self,
@@ -179,6 +214,7 @@ impl SqliteStore {
                 }
             }
             writing.write_back(issuer, &mut last, &mut subjects).await?;
+            writing.note_subjects("certificate.register", issuer, &subjects);
         }
         writing.commit().await?;
         Ok(registered)
@@ -199,6 +235,7 @@ impl SqliteStore {
                     .push(change(issuer, &mut subjects[place as usize], |standing| standing.revoke(*asked)));
             }
             writing.write_back(issuer, &mut LastRows::default(), &mut subjects).await?;
+            writing.note_subjects("certificate.revoke", issuer, &subjects);
         }
         writing.commit().await?;
         Ok(outcomes)
@@ -214,6 +251,7 @@ impl SqliteStore {
         writing.find(issuer, &mut subjects).await?;
         let outcome = change(issuer, &mut subjects[0], Standing::unhold);
         writing.write_back(issuer, &mut LastRows::default(), &mut subjects).await?;
+        writing.note_subjects("certificate.unhold", issuer, &subjects);
         writing.commit().await?;
         Ok(outcome)
     }
@@ -319,6 +357,22 @@ fn take(entry: &mut Packed<'_>, subjects: &mut [Subject]) -> Result<(), String> 
     subject.row = Some(entry.integer()?);
     subject.standing = Some(entry.standing()?);
     Ok(())
+}
+
+/// Version, not_after, revocation time and reason, as they go into a digest; −1 for what is not there.
+fn packed(subject: &Subject) -> Vec<u8> {
+    let Some(standing) = &subject.standing else { return Vec::new() };
+    let revocation = standing.revocation;
+    let reason = revocation.and_then(|revocation| revocation.reason);
+    [
+        standing.version,
+        standing.not_after.0,
+        revocation.map_or(-1, |revocation| revocation.time.0),
+        reason.map_or(-1, |reason| i64::from(reason.code())),
+    ]
+    .iter()
+    .flat_map(|value| value.to_be_bytes())
+    .collect()
 }
 
 /// Applies a change of status to one subject.

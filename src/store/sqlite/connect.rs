@@ -22,7 +22,13 @@ const READERS: u32 = 4;
 const APPLICATION_ID: i64 = 0x4764_5374;
 
 /// Each migration brings the schema to the version that is its place in this list, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_begin.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_begin.sql"),
+    include_str!("migrations/0002_rotation.sql"),
+    include_str!("migrations/0003_ledger.sql"),
+    include_str!("migrations/0004_control.sql"),
+    include_str!("migrations/0005_guard.sql"),
+];
 
 /// The oldest SQLite that may write: up to 3.51.2 a reset of the write-ahead log can corrupt.
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];

@@ -4,14 +4,19 @@
 //! its shard in the high half, so a shard is a range of rows and its pages lie together.
 
 mod answers;
+mod audit;
 mod certificates;
 mod connect;
 mod feed;
+mod fleet;
+mod ledger;
 mod registry;
+mod replies;
 mod rows;
 mod statements;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,8 +24,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
-    FeedPosition, FleetCounts, IssuerId, IssuerRecord, NewAnswer, NewResponder, Registered, ResponderRecord,
-    ScheduleEntry, Shard, StatusChange, Store, StoreError,
+    FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger, NewAnswer,
+    NewResponder, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store,
+    StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
@@ -95,6 +101,14 @@ impl Store for SqliteStore {
         self.put_responder(responder, now).await
     }
 
+    async fn retire_responder(
+        &self,
+        number: ResponderNumber,
+        at: Option<UnixTime>,
+    ) -> Result<ResponderRecord, StoreError> {
+        self.put_retirement(number, at).await
+    }
+
     async fn responders(&self) -> Result<Vec<ResponderRecord>, StoreError> {
         self.list_responders().await
     }
@@ -163,6 +177,18 @@ impl Store for SqliteStore {
         self.count_fleet(issuer, now).await
     }
 
+    async fn fleet_days(&self, shard: Shard, now: UnixTime) -> Result<Vec<FleetDay>, StoreError> {
+        self.days_of_shard(shard, now).await
+    }
+
+    async fn keep_guard(&self, record: &GuardRecord) -> Result<(), StoreError> {
+        self.put_guard(record).await
+    }
+
+    async fn guard(&self) -> Result<Option<GuardRecord>, StoreError> {
+        self.read_guard().await
+    }
+
     async fn feed_position(&self) -> Result<FeedPosition, StoreError> {
         self.feed_end().await
     }
@@ -181,6 +207,10 @@ impl Store for SqliteStore {
 
     async fn profiles(&self) -> Result<Vec<CapacityProfile>, StoreError> {
         self.list_profiles().await
+    }
+
+    fn ledger(self: Arc<Self>) -> Arc<dyn Ledger> {
+        self
     }
 
     async fn close(&self) {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::Reader;
 use super::statements;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
+use crate::store::audit::{Digest, NewLine};
 use crate::store::{CapacityProfile, IssuerId, IssuerRecord, NewResponder, ResponderNumber, ResponderRecord};
 
 fn issuer(entry: &Reader<'_>) -> Result<IssuerRecord, StoreError> {
@@ -24,8 +26,10 @@ fn responder(entry: &Reader<'_>) -> Result<ResponderRecord, StoreError> {
             algorithm: entry.get(4)?,
             certificate: entry.get(5)?,
             not_after: entry.time(6)?,
+            from: entry.get::<Option<i64>>(8)?.map(UnixTime),
         },
         installed_at: entry.time(7)?,
+        retired_at: entry.get::<Option<i64>>(9)?.map(UnixTime),
     })
 }
 
@@ -85,6 +89,10 @@ impl SqliteStore {
             .map_err(|error| writing.failed(error))?
             .last_insert_rowid();
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "issuer.add",
+            &json!({ "issuer": id, "name": name, "sha256": Digest::plain(certificate).to_string() }),
+        ));
         writing.commit().await?;
         Ok(IssuerRecord { id: IssuerId(id), name: name.to_owned(), certificate: certificate.to_vec() })
     }
@@ -113,7 +121,8 @@ impl SqliteStore {
             .map_err(|error| writing.failed(error))?;
         let record = if let Some(row) = there {
             let present = responder(&Reader { url: &self.url, row: &row })?;
-            if present.responder == *new {
+            let new = NewResponder { from: new.from.or(present.responder.from), ..new.clone() };
+            if present.responder == new {
                 return Ok(present);
             }
             sqlx::query(statements::RESPONDER_UPDATE)
@@ -121,10 +130,11 @@ impl SqliteStore {
                 .bind(&new.token)
                 .bind(&new.key)
                 .bind(new.not_after.0)
+                .bind(new.from.map(|from| from.0))
                 .execute(&mut *writing.transaction)
                 .await
                 .map_err(|error| writing.failed(error))?;
-            ResponderRecord { responder: new.clone(), ..present }
+            ResponderRecord { responder: new, ..present }
         } else {
             let number = sqlx::query(statements::RESPONDER_INSERT)
                 .bind(new.issuer.0)
@@ -134,15 +144,65 @@ impl SqliteStore {
                 .bind(&new.certificate)
                 .bind(new.not_after.0)
                 .bind(now.0)
+                .bind(new.from.map(|from| from.0))
                 .execute(&mut *writing.transaction)
                 .await
                 .map_err(|error| writing.failed(error))?
                 .last_insert_rowid();
-            ResponderRecord { number: ResponderNumber(number), responder: new.clone(), installed_at: now }
+            ResponderRecord {
+                number: ResponderNumber(number),
+                responder: new.clone(),
+                installed_at: now,
+                retired_at: None,
+            }
         };
         writing.registry = true;
+        writing.audited.push(NewLine::new(
+            "responder.install",
+            &json!({
+                "issuer": new.issuer.0,
+                "responder": record.number.0,
+                "token": new.token,
+                "key": new.key,
+                "algorithm": new.algorithm,
+                "not_after": new.not_after.to_string(),
+                "sha256": Digest::plain(&new.certificate).to_string(),
+            }),
+        ));
         writing.commit().await?;
         Ok(record)
+    }
+
+    pub(super) async fn put_retirement(
+        &self,
+        number: ResponderNumber,
+        at: Option<UnixTime>,
+    ) -> Result<ResponderRecord, StoreError> {
+        let mut writing = self.write("retiring a responder in").await?;
+        let there = sqlx::query(statements::RESPONDER_BY_NUMBER)
+            .bind(number.0)
+            .fetch_optional(&mut *writing.transaction)
+            .await
+            .map_err(|error| writing.failed(error))?;
+        let Some(row) = there else {
+            return Err(StoreError::Missing {
+                url: self.url.clone(),
+                what: format!("responder {}", number.0),
+            });
+        };
+        let present = responder(&Reader { url: &self.url, row: &row })?;
+        if present.retired_at.is_some() == at.is_some() {
+            return Ok(present);
+        }
+        sqlx::query(statements::RESPONDER_RETIRE)
+            .bind(number.0)
+            .bind(at.map(|at| at.0))
+            .execute(&mut *writing.transaction)
+            .await
+            .map_err(|error| writing.failed(error))?;
+        writing.registry = true;
+        writing.commit().await?;
+        Ok(ResponderRecord { retired_at: at, ..present })
     }
 
     pub(super) async fn list_responders(&self) -> Result<Vec<ResponderRecord>, StoreError> {
@@ -167,6 +227,15 @@ impl SqliteStore {
             .execute(&mut *writing.transaction)
             .await
             .map_err(|error| writing.failed(error))?;
+        writing.audited.push(NewLine::new(
+            "profile.record",
+            &json!({
+                "token": profile.token,
+                "algorithm": profile.algorithm,
+                "sessions": profile.sessions,
+                "rate": profile.rate,
+            }),
+        ));
         writing.commit().await
     }
 

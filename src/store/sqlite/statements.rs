@@ -15,16 +15,22 @@ pub(super) const ISSUERS: &str = "SELECT id, name, certificate FROM issuer ORDER
 pub(super) const ISSUER_EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM issuer WHERE id = ?1)";
 
 pub(super) const RESPONDER_BY_CERTIFICATE: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder WHERE issuer = ?1 AND certificate = ?2 AND algorithm = ?3";
 pub(super) const RESPONDER_INSERT: &str =
-    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    "INSERT INTO responder (issuer, token, key, algorithm, certificate, not_after, installed_at, use_from)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 pub(super) const RESPONDER_UPDATE: &str =
-    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4 WHERE number = ?1";
+    "UPDATE responder SET token = ?2, key = ?3, not_after = ?4, use_from = ?5 WHERE number = ?1";
+pub(super) const RESPONDER_BY_NUMBER: &str =
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
+     FROM responder WHERE number = ?1";
+pub(super) const RESPONDER_RETIRE: &str = "UPDATE responder SET retired_at = ?2 WHERE number = ?1";
 pub(super) const RESPONDERS: &str =
-    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at
+    "SELECT number, issuer, token, key, algorithm, certificate, not_after, installed_at, use_from, retired_at
      FROM responder ORDER BY number";
+
+pub(super) const RESPONDER_TOKEN: &str = "SELECT token FROM responder WHERE number = ?1";
 
 /// The last row of each shard in the JSON array `?1`.
 pub(super) const LAST_ROWS: &str = "SELECT s.value, (SELECT c.row FROM certificate AS c WHERE c.row BETWEEN s.value << 32 AND (s.value << 32) + 4294967295
@@ -77,6 +83,15 @@ pub(super) const COUNTS: &str = "SELECT coalesce(sum(c.not_after >= ?2), 0),
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE +c.issuer = ?1";
 
+/// Unexpired certificates between two rows by issuer, lifetime, day of expiry and whether revoked.
+pub(super) const FLEET_DAYS: &str = "SELECT issuer, (not_after - not_before + 43200) / 86400 AS lifetime,
+            not_after / 86400 AS ends, revoked_at IS NOT NULL AS revoked, count(*)
+     FROM certificate WHERE row > ?1 AND row <= ?2 AND not_after >= ?3 GROUP BY 1, 2, 3, 4";
+
+pub(super) const GUARD_PUT: &str = "INSERT INTO capacity_guard (one, at, document) VALUES (1, ?1, ?2)
+     ON CONFLICT (one) DO UPDATE SET at = excluded.at, document = excluded.document";
+pub(super) const GUARD: &str = "SELECT at, document FROM capacity_guard WHERE one = 1";
+
 /// The last position pruned, and the end of the feed.
 pub(super) const FEED_BOUNDS: &str =
     "SELECT p.position, max(p.position, coalesce((SELECT max(position) FROM feed), 0))
@@ -99,6 +114,29 @@ pub(super) const PROFILE_PUT: &str = "INSERT INTO capacity_profile (token, algor
          p50 = excluded.p50, p99 = excluded.p99, measured_at = excluded.measured_at";
 pub(super) const PROFILES: &str = "SELECT token, algorithm, sessions, rate, raw_rate, p50, p99, measured_at
      FROM capacity_profile ORDER BY token, algorithm, sessions";
+
+pub(super) const AUDIT_HEAD: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
+pub(super) const AUDIT_APPEND: &str = "INSERT INTO audit (number, time, actor, action, detail, previous, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) const AUDIT_LINES: &str = "SELECT number, time, actor, action, detail, previous, hash FROM audit
+     WHERE number > ?1 ORDER BY number LIMIT ?2";
+
+/// Begun before `?1`, or before `?2` and still without a reply.
+pub(super) const REPLY_FORGET: &str = "DELETE FROM reply WHERE begun < ?2 AND (begun < ?1 OR status IS NULL)";
+pub(super) const REPLY_FIND: &str =
+    "SELECT request, status, headers, body FROM reply WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_BEGIN: &str =
+    "INSERT INTO reply (caller, key, request, begun) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const REPLY_FINISH: &str =
+    "UPDATE reply SET status = ?3, headers = ?4, body = ?5 WHERE caller = ?1 AND key = ?2";
+pub(super) const REPLY_ABANDON: &str = "DELETE FROM reply WHERE caller = ?1 AND key = ?2 AND status IS NULL";
+pub(super) const LEDGER_END: &str = "SELECT position FROM ledger_end WHERE one = 1";
+pub(super) const LEDGER_AFTER: &str =
+    "SELECT id, position, keep_until, entry FROM ledger WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// By `?2`, if it is `?1`.
+pub(super) const LEDGER_MOVE: &str =
+    "UPDATE ledger_end SET position = position + ?2 WHERE one = 1 AND position = ?1";
+pub(super) const LEDGER_FORGET: &str =
+    "DELETE FROM ledger WHERE id IN (SELECT value FROM json_each(?1)) AND keep_until <= ?2";
 
 /// A statement over a table of values, `?` for each.
 ///
@@ -185,6 +223,21 @@ pub(super) static ANSWER_PUT: Bulk = Bulk {
     }),
 };
 
+/// Id, position, keep_until, entry.
+pub(super) static LEDGER_PUT: Bulk = Bulk {
+    columns: 4,
+    lengths: LENGTHS,
+    statements: LazyLock::new(|| {
+        stamp(
+            "INSERT INTO ledger (id, position, keep_until, entry) SELECT * FROM ",
+            4,
+            " WHERE column1 IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET position = excluded.position, keep_until = excluded.keep_until,
+                 entry = excluded.entry",
+        )
+    }),
+};
+
 /// Every statement that is no [`Bulk`].
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -195,7 +248,10 @@ pub(super) const ALL: &[&str] = &[
     RESPONDER_BY_CERTIFICATE,
     RESPONDER_INSERT,
     RESPONDER_UPDATE,
+    RESPONDER_BY_NUMBER,
+    RESPONDER_RETIRE,
     RESPONDERS,
+    RESPONDER_TOKEN,
     LAST_ROWS,
     FIND,
     STATE_BY_SERIAL,
@@ -214,4 +270,16 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    AUDIT_HEAD,
+    AUDIT_APPEND,
+    AUDIT_LINES,
+    REPLY_FORGET,
+    REPLY_FIND,
+    REPLY_BEGIN,
+    REPLY_FINISH,
+    REPLY_ABANDON,
+    LEDGER_END,
+    LEDGER_AFTER,
+    LEDGER_MOVE,
+    LEDGER_FORGET,
 ];

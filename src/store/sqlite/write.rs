@@ -11,6 +11,7 @@ use super::statements::{self, Bulk};
 use super::{SqliteStore, StoreError, feed, is_busy};
 use crate::clock::Stopwatch;
 use crate::store::IssuerId;
+use crate::store::audit::NewLine;
 
 /// A writing transaction. Dropped without [`Writing::commit`], it changes nothing.
 pub(super) struct Writing<'s> {
@@ -21,6 +22,8 @@ pub(super) struct Writing<'s> {
     pub(super) changed: Vec<i64>,
     /// Whether issuers or responders were.
     pub(super) registry: bool,
+    /// What the audit log is to say of it.
+    pub(super) audited: Vec<NewLine>,
 }
 
 impl SqliteStore {
@@ -36,6 +39,7 @@ impl SqliteStore {
                         transaction,
                         changed: Vec::new(),
                         registry: false,
+                        audited: Vec::new(),
                     });
                 }
                 Err(error) if is_busy(&error) && waited.elapsed() < TURN => {
@@ -97,8 +101,9 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Announces what was changed and makes it durable.
+    /// Announces what was changed, writes it into the audit log, and makes it durable.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_audit().await?;
         for keys in feed::pack(&self.changed, self.registry) {
             sqlx::query(statements::FEED_APPEND)
                 .bind(self.store.writer)

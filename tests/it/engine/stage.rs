@@ -18,6 +18,7 @@ use goodstanding::presign::desk::Desk;
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::keeper::{Keeper, KeeperStats, Signals};
 use goodstanding::presign::pipeline::{self, Pipeline};
+use goodstanding::presign::{Policies, Policy};
 use goodstanding::shelf::{Shelf, Slot};
 use goodstanding::shutdown::Shutdown;
 use goodstanding::store::{CertificateEntry, CertificateKey, CertificateState, IssuerId, StatusChange};
@@ -85,7 +86,9 @@ impl Stage {
             store: Arc::clone(&self.app.store),
             identities: Arc::clone(&self.identities),
             clock: Arc::clone(&self.app.clock),
-            freshness: Arc::new(ArcSwap::from_pointee(self.app.settings().freshness)),
+            policies: Arc::new(ArcSwap::from_pointee(Policies::new(Policy::new(
+                self.app.settings().freshness,
+            )))),
             settings: pipeline::Settings::default(),
         }
     }
@@ -142,7 +145,7 @@ impl Stage {
 }
 
 impl Running {
-    pub(super) fn slot(&self, stage: &Stage, number: u32) -> Arc<Slot> {
+    pub(super) fn slot(&self, stage: &Stage, number: u32) -> Slot {
         self.shelf.get(stage.issuer, &serial(number)).unwrap()
     }
 

@@ -96,7 +96,12 @@ pub(crate) fn sh<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Ran {
 /// Asks a child of ours to end, by its process id. `kill` is the shell's own: the program of that
 /// name is not on every Debian.
 pub(crate) fn terminate(child: &Child) {
-    sh("sh", &["-c".to_owned(), format!("kill -TERM {}", child.id())]);
+    signal(child, "TERM");
+}
+
+/// Sends a signal to a child of ours, by its process id.
+pub(crate) fn signal(child: &Child, name: &str) {
+    sh("sh", &["-c".to_owned(), format!("kill -{name} {}", child.id())]);
 }
 
 fn line(command: &Command) -> String {

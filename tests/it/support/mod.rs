@@ -4,6 +4,8 @@
 pub(crate) mod ca;
 pub(crate) mod clients;
 pub(crate) mod command;
+pub(crate) mod faulty;
+pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod nginx;
 pub(crate) mod server;

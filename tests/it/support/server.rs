@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::command::terminate;
+use super::command::{signal, terminate};
 use super::site::Site;
 use super::{eventually, http};
 
@@ -48,9 +48,25 @@ impl<'s> Server<'s> {
         fs::read_to_string(self.site.path("serve.log")).unwrap()
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Has it read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        signal(&self.child, "HUP");
+    }
+
     /// Sends SIGTERM without waiting.
     pub(crate) fn terminate(&self) {
         terminate(&self.child);
+    }
+
+    /// Sends SIGKILL, and waits for its end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Waits for its end.

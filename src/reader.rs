@@ -2,7 +2,7 @@
 //! them at once, each with its line.
 
 use std::fmt::Display;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,30 +20,30 @@ pub struct Problem {
 
 /// All complaints about one text.
 #[derive(Debug)]
-pub(super) struct Problems<'t> {
+pub(crate) struct Problems<'t> {
     text: &'t str,
     found: Vec<Problem>,
 }
 
 impl<'t> Problems<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text, found: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, at: &Range<usize>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: &Range<usize>, message: impl Into<String>) {
         let before = &self.text.as_bytes()[..at.start.min(self.text.len())];
         let line = 1 + before.iter().filter(|octet| **octet == b'\n').count();
         self.found.push(Problem { line, message: message.into() });
     }
 
-    pub(super) fn into_found(mut self) -> Vec<Problem> {
+    pub(crate) fn into_found(mut self) -> Vec<Problem> {
         self.found.sort();
         self.found
     }
 }
 
 /// A table being read. Fields that nobody asked for are complaints when it is [`Section::finish`]ed.
-pub(super) struct Section<'d> {
+pub(crate) struct Section<'d> {
     name: String,
     table: Option<&'d DeTable<'d>>,
     span: Range<usize>,
@@ -51,12 +51,12 @@ pub(super) struct Section<'d> {
 }
 
 impl<'d> Section<'d> {
-    pub(super) fn root(table: &'d Spanned<DeTable<'d>>) -> Self {
+    pub(crate) fn root(table: &'d Spanned<DeTable<'d>>) -> Self {
         Self { name: String::new(), table: Some(table.get_ref()), span: 0..0, known: Vec::new() }
     }
 
     /// Where this table begins.
-    pub(super) fn span(&self) -> &Range<usize> {
+    pub(crate) fn span(&self) -> &Range<usize> {
         &self.span
     }
 
@@ -70,7 +70,7 @@ impl<'d> Section<'d> {
     }
 
     /// A sub-table; an absent one reads as empty.
-    pub(super) fn section(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Self {
+    pub(crate) fn section(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Self {
         let name = self.label(field);
         let mut section = Section { name, table: None, span: self.span.clone(), known: Vec::new() };
         if let Some(value) = self.value(field) {
@@ -84,7 +84,7 @@ impl<'d> Section<'d> {
     }
 
     /// An array of tables.
-    pub(super) fn sections(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Vec<Self> {
+    pub(crate) fn sections(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Vec<Self> {
         let label = self.label(field);
         let Some(value) = self.value(field) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
@@ -109,7 +109,7 @@ impl<'d> Section<'d> {
     }
 
     /// A string, with where it stands.
-    pub(super) fn string(
+    pub(crate) fn string(
         &mut self,
         field: &'static str,
         problems: &mut Problems<'_>,
@@ -126,7 +126,7 @@ impl<'d> Section<'d> {
     }
 
     /// A string that must be there.
-    pub(super) fn required(
+    pub(crate) fn required(
         &mut self,
         field: &'static str,
         problems: &mut Problems<'_>,
@@ -140,7 +140,7 @@ impl<'d> Section<'d> {
     }
 
     /// A string that reads as a `T`.
-    pub(super) fn parsed<T>(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<T>
+    pub(crate) fn parsed<T>(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<T>
     where
         T: FromStr,
         T::Err: Display,
@@ -157,7 +157,7 @@ impl<'d> Section<'d> {
     }
 
     /// A span of time such as `7d` or `3d 12h`.
-    pub(super) fn duration(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<Duration> {
+    pub(crate) fn duration(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<Duration> {
         let label = self.label(field);
         let (text, span) = self.string(field, problems)?;
         match humantime::parse_duration(&text) {
@@ -171,7 +171,7 @@ impl<'d> Section<'d> {
     }
 
     /// A list of strings that read as `T`s.
-    pub(super) fn list<T>(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<Vec<T>>
+    pub(crate) fn list<T>(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<Vec<T>>
     where
         T: FromStr,
         T::Err: Display,
@@ -195,7 +195,7 @@ impl<'d> Section<'d> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &mut self,
         field: &'static str,
         bounds: Range<u64>,
@@ -218,23 +218,64 @@ impl<'d> Section<'d> {
     }
 
     /// A number strictly above 0 and at most 1.
-    pub(super) fn fraction(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<f64> {
+    pub(crate) fn fraction(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<f64> {
         let label = self.label(field);
         let value = self.value(field)?;
-        let text = match value.get_ref() {
-            DeValue::Float(number) => number.as_str(),
-            DeValue::Integer(number) => number.as_str(),
-            _ => "",
-        };
-        let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
+        let number = float(value.get_ref()).filter(|number| *number > 0.0 && *number <= 1.0);
         if number.is_none() {
             problems.add(&value.span(), format!("{label} must be a number above 0 and at most 1"));
         }
         number
     }
 
+    /// true or false.
+    pub(crate) fn boolean(&mut self, field: &'static str, problems: &mut Problems<'_>) -> Option<bool> {
+        let label = self.label(field);
+        let value = self.value(field)?;
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            problems.add(&value.span(), format!("{label} must be true or false"));
+        }
+        found
+    }
+
+    /// A number within bounds.
+    pub(crate) fn number(
+        &mut self,
+        field: &'static str,
+        bounds: RangeInclusive<f64>,
+        problems: &mut Problems<'_>,
+    ) -> Option<f64> {
+        let label = self.label(field);
+        let value = self.value(field)?;
+        let number = float(value.get_ref()).filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let (from, to) = (bounds.start(), bounds.end());
+            problems.add(&value.span(), format!("{label} must be a number from {from} to {to}"));
+        }
+        number
+    }
+
+    /// A list of strings that must be there, and read as `T`s.
+    pub(crate) fn required_list<T>(
+        &mut self,
+        field: &'static str,
+        problems: &mut Problems<'_>,
+    ) -> Option<Vec<T>>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        if self.table.is_none_or(|table| !table.contains_key(field)) {
+            self.known.push(field);
+            problems.add(&self.span, format!("{} is missing", self.label(field)));
+            return None;
+        }
+        self.list(field, problems)
+    }
+
     /// Complains about every field that is not known.
-    pub(super) fn finish(self, problems: &mut Problems<'_>) {
+    pub(crate) fn finish(self, problems: &mut Problems<'_>) {
         for (key, _) in self.table.into_iter().flatten() {
             if !self.known.contains(&key.get_ref().as_ref()) {
                 let place =
@@ -245,5 +286,13 @@ impl<'d> Section<'d> {
                 );
             }
         }
+    }
+}
+
+fn float(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
     }
 }

@@ -1,0 +1,303 @@
+//! The capacity guard in a running process: what it is fed from, and where its findings show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use tokio::sync::watch;
+
+use super::settings::Settings;
+use super::{App, AppError};
+use crate::capacity::guard::{self, Reading, TokenReading};
+use crate::capacity::inventory::Assumed;
+use crate::capacity::live::{Findings, LiveGuard, Measured, Pace};
+use crate::capacity::model::{Reserve, Terms, Work};
+use crate::capacity::{Report, throttle};
+use crate::clock::UnixTime;
+use crate::presign::keeper::KeeperStats;
+use crate::shelf::Shelf;
+use crate::shutdown::Shutdown;
+use crate::signer::{Signer, TokenState};
+use crate::store::CapacityProfile;
+
+pub use crate::capacity::live::last_report;
+
+/// What the guard looks at.
+pub(super) struct Sources {
+    pub(super) app: Arc<App>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) keeper: Arc<KeeperStats>,
+    pub(super) signers: Arc<ArcSwap<Vec<Signer>>>,
+    /// New certificates asked for since the start, accepted or refused, renewals not counted.
+    pub(super) offered: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// Starts the guard of a process; it ends with `shutdown`.
+///
+/// # Errors
+/// [`AppError::Store`] when the store does not answer.
+pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findings, AppError> {
+    let (app, clock) = (Arc::clone(&sources.app), Arc::clone(&sources.app.clock));
+    let settings = app.settings();
+    let remembered = match last_report(&*app.store, clock.now()).await {
+        Ok(report) => report,
+        // The guard itself tells what is wrong with the record.
+        Err(crate::store::StoreError::Corrupt { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let mut known = recorded_rates(&app.store.profiles().await?, None);
+    for token in remembered.into_iter().flat_map(|report| report.tokens) {
+        if let Some(rate) = token.rate {
+            known.insert(token.name, rate);
+        }
+    }
+    let (guard, findings) = LiveGuard::start(
+        Arc::clone(&app.store),
+        clock,
+        reckoning(&settings),
+        terms(&settings),
+        Assumed::default(),
+        Pace::default(),
+    )
+    .await?;
+    let mut meter = Meter { known, away: BTreeMap::new(), offered: 0 };
+    let measure = move || meter.read(&sources);
+    let settings = move || {
+        let settings = app.settings();
+        (reckoning(&settings), terms(&settings))
+    };
+    let stop = shutdown.clone();
+    shutdown.spawn(async move { guard.run(measure, settings, stop).await });
+    Ok(findings)
+}
+
+/// What is remembered between two readings.
+struct Meter {
+    /// The last rate of each token.
+    known: BTreeMap<String, f64>,
+    /// Since when each token that is away has been.
+    away: BTreeMap<String, UnixTime>,
+    offered: u64,
+}
+
+impl Meter {
+    fn read(&mut self, sources: &Sources) -> Measured {
+        let now = sources.app.clock.now();
+        let tokens = sources.signers.load().iter().map(|signer| self.token(signer, now)).collect();
+        let offered = (sources.offered)();
+        let more = offered.saturating_sub(std::mem::replace(&mut self.offered, offered));
+        let settings = sources.app.settings();
+        let terms = terms(&settings);
+        let complete = sources.shelf.is_complete();
+        // The oldest that waits was due at R after its thisUpdate at the latest.
+        let late = match sources.keeper.oldest_due.load(Ordering::Relaxed) {
+            0 => 0,
+            due => now.since(UnixTime(due)).as_secs().cast_signed(),
+        };
+        let left = |slack: std::time::Duration| complete.then(|| slack.as_secs().cast_signed() - late);
+        let (certificates, answers) = (sources.shelf.certificates(), sources.shelf.answers());
+        let reading = Reading {
+            now,
+            tokens,
+            live_p99: 0.0,
+            offered: more as f64,
+            time_to_stale: left(terms.slack()),
+            time_to_expiry: left(terms.hard_slack()),
+            overdue: certificates.saturating_sub(answers) as f64,
+        };
+        Measured { reading, unexpired: complete.then_some(certificates as u64) }
+    }
+
+    fn token(&mut self, signer: &Signer, now: UnixTime) -> TokenReading {
+        let stats = signer.stats();
+        if let Some(rate) = stats.rate {
+            self.known.insert(stats.token.clone(), rate.per_second);
+        }
+        let away = if stats.state == TokenState::Serving {
+            self.away.remove(&stats.token);
+            None
+        } else {
+            let since = *self.away.entry(stats.token.clone()).or_insert(now);
+            Some(now.since(since))
+        };
+        TokenReading { rate: self.known.get(&stats.token).copied(), name: stats.token, away }
+    }
+}
+
+/// How the guard reckons under these settings. One signature answers for a certificate under all its
+/// hashes, whichever responder makes it.
+fn reckoning(settings: &Settings) -> guard::Settings {
+    let capacity = settings.capacity;
+    guard::Settings {
+        reserve: Reserve {
+            headroom: capacity.headroom,
+            live: None,
+            outage: capacity.outage,
+            drain: capacity.drain,
+        },
+        work: Work { per_refresh: 1.0, per_issuance: 0.0 },
+        pack_max: capacity.pack_max,
+        throttle: throttle::Settings::default(),
+        smoothing: std::time::Duration::from_secs(86_400),
+    }
+}
+
+/// How long answers last. Where issuers differ, all are taken for the one refreshed most often.
+fn terms(settings: &Settings) -> Terms {
+    let own = settings.issuers.iter().filter_map(|issuer| issuer.freshness);
+    let strictest = own.chain([settings.freshness]).min_by_key(|freshness| freshness.refresh());
+    Terms::from(strictest.unwrap_or(settings.freshness))
+}
+
+/// The best rate that `hsm bench` recorded for each token: of `algorithm`, else of the slowest key kind
+/// measured, since any may be what signs.
+#[must_use]
+pub fn recorded_rates(profiles: &[CapacityProfile], algorithm: Option<&str>) -> BTreeMap<String, f64> {
+    let mut best: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    for profile in profiles.iter().filter(|profile| algorithm.is_none_or(|kind| kind == profile.algorithm)) {
+        let rate = best.entry((&profile.token, &profile.algorithm)).or_default();
+        *rate = rate.max(profile.rate);
+    }
+    let mut rates: BTreeMap<String, f64> = BTreeMap::new();
+    for ((token, _), rate) in best {
+        let slowest = rates.entry(token.to_owned()).or_insert(rate);
+        *slowest = slowest.min(rate);
+    }
+    rates
+}
+
+/// `GET /v1/capacity`.
+pub(super) fn router(report: watch::Receiver<Report>) -> Router {
+    Router::new().route("/v1/capacity", get(show)).with_state(report)
+}
+
+async fn show(State(report): State<watch::Receiver<Report>>) -> Response {
+    let report = report.borrow().clone();
+    ([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
+}
+
+/// The guard's figures for `/metrics`.
+#[derive(Debug)]
+pub(super) struct CapacityFigures(pub(super) watch::Receiver<Report>);
+
+impl Collector for CapacityFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let report = self.0.borrow().clone();
+        let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)
+        };
+        gauge("capacity_multiplier", "The share of new issuance that is allowed", None, report.multiplier)?;
+        gauge(
+            "capacity_utilisation_ratio",
+            "Signatures asked for over what the HSMs are counted on for",
+            None,
+            report.utilisation.unwrap_or(f64::INFINITY),
+        )?;
+        gauge(
+            "capacity_utilisation_limit_ratio",
+            "The utilisation that is planned up to",
+            None,
+            report.utilisation_limit,
+        )?;
+        gauge("capacity_certificates", "Unexpired certificates, revoked ones included", None, report.fleet)?;
+        gauge(
+            "capacity_largest_fleet_certificates",
+            "The most that the HSMs carry with the pack in use",
+            None,
+            report.largest_fleet,
+        )?;
+        gauge(
+            "capacity_new_certificates_per_day",
+            "New certificates a day that fit",
+            None,
+            report.budget_per_day,
+        )?;
+        gauge(
+            "capacity_offered_certificates_per_day",
+            "New certificates a day that are asked for",
+            None,
+            report.offered_per_day,
+        )?;
+        gauge("capacity_pack_certificates", "Certificates under one signature", None, report.pack as f64)?;
+        gauge(
+            "capacity_refresh",
+            "The refresh interval planned with",
+            Some(Unit::Seconds),
+            report.refresh_seconds as f64,
+        )?;
+        if let Some(left) = report.time_to_stale_seconds {
+            gauge(
+                "capacity_time_to_stale",
+                "Until the first answer is stale; negative when one is",
+                Some(Unit::Seconds),
+                left as f64,
+            )?;
+        }
+        let kind = ConstGauge::new(0i64).metric_type();
+        let mut family =
+            encoder.encode_descriptor("capacity_state", "1 for the guard's state", None, kind)?;
+        for state in crate::capacity::State::ALL {
+            ConstGauge::new(i64::from(state == report.state))
+                .encode(family.encode_family(&[("state", state.name())])?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_slowest_kind_of_key_is_counted_on_unless_one_is_named() {
+        let profile = |token: &str, algorithm: &str, sessions, rate| CapacityProfile {
+            token: token.to_owned(),
+            algorithm: algorithm.to_owned(),
+            sessions,
+            rate,
+            raw_rate: rate,
+            p50: Duration::ZERO,
+            p99: Duration::ZERO,
+            measured_at: UnixTime(0),
+        };
+        let profiles = [
+            profile("a", "rsa-2048", 1, 60.0),
+            profile("a", "rsa-2048", 4, 200.0),
+            profile("a", "p256", 4, 900.0),
+            profile("b", "p256", 2, 50.0),
+        ];
+        let rates = |algorithm| recorded_rates(&profiles, algorithm).into_iter().collect::<Vec<_>>();
+        assert_eq!(rates(None), [("a".to_owned(), 200.0), ("b".to_owned(), 50.0)]);
+        assert_eq!(rates(Some("p256")), [("a".to_owned(), 900.0), ("b".to_owned(), 50.0)]);
+        assert_eq!(rates(Some("ed25519")), []);
+    }
+
+    #[test]
+    fn the_spread_that_is_reckoned_with_is_the_one_of_the_schedule() {
+        let freshness = Settings::default().freshness;
+        let terms = Terms::from(freshness);
+        let begins = UnixTime(1_000_000);
+        let next_update = freshness.next_update(begins, UnixTime::MAX);
+        let mean: f64 = (0u32..4_000)
+            .map(|number| {
+                let serial = crate::ocsp::Serial::from_unsigned(&number.to_be_bytes()).unwrap();
+                1.0 / freshness.due_at(begins, next_update, &serial).since(begins).as_secs_f64()
+            })
+            .sum::<f64>()
+            / 4_000.0;
+        assert!((mean * terms.mean_refresh() - 1.0).abs() < 0.01, "{}", mean * terms.mean_refresh());
+    }
+}

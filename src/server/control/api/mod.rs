@@ -1,0 +1,92 @@
+//! The API: JSON in and out, RFC 3339 times, serial numbers in lower-case hexadecimal, a problem
+//! document for every error.
+
+mod certificates;
+mod document;
+mod idempotency;
+mod input;
+mod openapi;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, get, post};
+use axum::{Router, middleware};
+
+use super::access::{Gate, Scope, require};
+use super::problem::Problem;
+use crate::clock::SharedClock;
+use crate::ocsp::Freshness;
+use crate::presign::desk::Desk;
+use crate::store::{IssuerId, Store, StoreError};
+
+/// The longest body of a request: a large certificate in PEM.
+pub const BODY_MAX: usize = 64 * 1024;
+
+/// Validity and refresh of an issuer's answers, as they are now.
+pub type Policy = Arc<dyn Fn(IssuerId) -> Freshness + Send + Sync>;
+
+/// What the API works on.
+#[derive(Clone)]
+pub struct Services {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: SharedClock,
+    /// The running keeper, who signs and shelves what the API changes.
+    pub desk: Desk,
+    /// Validity and refresh.
+    pub policy: Policy,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Services")
+    }
+}
+
+/// The routes of the API, each behind the scope that it needs.
+pub fn router(services: Services, gate: &Arc<Gate>) -> Router {
+    let guarded = |routes: Router<Services>, scope: Scope| {
+        routes
+            .route_layer(middleware::from_fn_with_state(services.clone(), idempotency::once))
+            .route_layer(middleware::from_fn_with_state((Arc::clone(gate), scope), require))
+    };
+    // One path may have methods of different scopes: routers with the same path are merged by method.
+    let route = |path: &str, methods: MethodRouter<Services>| Router::new().route(path, methods);
+    let certificate = "/v1/certificates/{issuer}/{serial}";
+    let revocation = "/v1/certificates/{issuer}/{serial}/revocation";
+    Router::new()
+        .merge(guarded(route("/v1/certificates", post(certificates::register)), Scope::Certificates))
+        .merge(guarded(route(certificate, get(certificates::show)), Scope::Read))
+        .merge(guarded(
+            route(revocation, post(certificates::revoke).delete(certificates::unhold)),
+            Scope::Revoke,
+        ))
+        .merge(guarded(route("/openapi.json", get(openapi::document)), Scope::Read))
+        .layer(axum::Extension(openapi::Open(gate.is_open())))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(services)
+}
+
+/// Routes of other parts of the process, behind the scope `read`.
+pub fn readable(routes: Router, gate: &Arc<Gate>) -> Router {
+    routes.route_layer(middleware::from_fn_with_state((Arc::clone(gate), Scope::Read), require))
+}
+
+/// The store did not do what was asked: the caller's doing, or a failure that the log tells of.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        use axum::http::StatusCode;
+        match error {
+            StoreError::Conflict(what) => Self::new(StatusCode::CONFLICT).detail(what),
+            error => {
+                tracing::error!(%error, "a call of the control API failed");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE)
+                    .detail("The database does not do its work; nothing was changed, and the server's log says more.")
+                    .retry_after(5)
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What is the same for every answer of one responder to questions about one issuer's certificates.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use chrono::{Datelike, Timelike};
+
+use super::record::Record;
+use super::{Frame, SignedAnswer};
+use crate::clock::UnixTime;
+use crate::ocsp::{CrlReason, HashAlgorithm, response, tlv};
+
+const GENERALIZED_TIME: u8 = 0x18;
+/// Octets of a whole GeneralizedTime without fractions (L8).
+const TIME: usize = 17;
+const GOOD: &[u8] = &[0x80, 0];
+const REVOKED: u8 = tlv::context(1);
+
+/// A ResponseData with the places of serial number, status and times left open (RFC 6960 section
+/// 4.2.1). The same stand in each SingleResponse: they differ in their CertIDs' hash only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    /// Version and responderID.
+    head: Vec<u8>,
+    singles: Vec<Single>,
+    /// responseExtensions.
+    tail: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Single {
+    /// Hash algorithm and hashes of the CertID.
+    issuer: Vec<u8>,
+    /// singleExtensions.
+    tail: Vec<u8>,
+}
+
+/// Octets of a GeneralizedTime.
+fn put_time(out: &mut Vec<u8>, time: UnixTime) {
+    let time = time.to_datetime();
+    let digits = |number: u32| {
+        let number = number % 100;
+        [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
+    };
+    let year = time.year().unsigned_abs();
+    out.extend_from_slice(&[GENERALIZED_TIME, TIME as u8 - 2]);
+    for pair in [year / 100, year, time.month(), time.day(), time.hour(), time.minute(), time.second()] {
+        out.extend_from_slice(&digits(pair));
+    }
+    out.push(b'Z');
+}
+
+impl Shape {
+    /// The shape of a ResponseData, as far as it has one.
+    fn of(response_data: &[u8]) -> Option<Self> {
+        let content = tlv::only(response_data, tlv::SEQUENCE)?;
+        let mut fields = tlv::Reader::new(content).peekable();
+        let mut head = Vec::new();
+        while let Some(field) = fields.next_if(|field| field.tag != GENERALIZED_TIME) {
+            head.extend_from_slice(field.whole);
+        }
+        fields.next()?;
+        let responses = fields.next_if(|field| field.tag == tlv::SEQUENCE)?;
+        let singles = tlv::Reader::new(responses.content).map(|single| {
+            let mut fields = tlv::Reader::new(single.content);
+            let cert_id = fields.expect(tlv::SEQUENCE)?;
+            let issuer = tlv::Reader::new(cert_id.content).take(3).map(|field| field.whole);
+            // certStatus, thisUpdate, nextUpdate.
+            let tail = fields.skip(3).map(|field| field.whole);
+            Some(Single {
+                issuer: issuer.collect::<Vec<_>>().concat(),
+                tail: tail.collect::<Vec<_>>().concat(),
+            })
+        });
+        let singles = singles.collect::<Option<Vec<_>>>()?;
+        let tail = fields.flat_map(|field| field.whole.iter().copied()).collect();
+        Some(Self { head, singles, tail })
+    }
+
+    /// Octets of one SingleResponse's content.
+    fn single_length(single: &Single, record: &Record) -> usize {
+        let cert_id = single.issuer.len() + tlv::whole_length(record.serial().len());
+        let status = match record.revocation() {
+            None => GOOD.len(),
+            Some(revocation) => {
+                tlv::whole_length(TIME + reason(revocation.reason).map_or(0, |der| der.len()))
+            }
+        };
+        tlv::whole_length(cert_id) + status + TIME + tlv::whole_length(TIME) + single.tail.len()
+    }
+
+    fn lengths(&self, record: &Record) -> (usize, usize) {
+        let single = |single| tlv::whole_length(Self::single_length(single, record));
+        let responses = self.singles.iter().map(single).sum();
+        (self.head.len() + TIME + tlv::whole_length(responses) + self.tail.len(), responses)
+    }
+
+    fn write(&self, record: &Record, out: &mut Vec<u8>) {
+        let (length, responses) = self.lengths(record);
+        tlv::put_header(out, tlv::SEQUENCE, length);
+        out.extend_from_slice(&self.head);
+        put_time(out, record.this_update());
+        tlv::put_header(out, tlv::SEQUENCE, responses);
+        let (serial, revocation) = (record.serial(), record.revocation());
+        for single in &self.singles {
+            tlv::put_header(out, tlv::SEQUENCE, Self::single_length(single, record));
+            tlv::put_header(out, tlv::SEQUENCE, single.issuer.len() + tlv::whole_length(serial.len()));
+            out.extend_from_slice(&single.issuer);
+            tlv::put_header(out, tlv::INTEGER, serial.len());
+            out.extend_from_slice(serial);
+            match revocation {
+                None => out.extend_from_slice(GOOD),
+                Some(revocation) => {
+                    let reason = reason(revocation.reason);
+                    let reason = reason.as_ref().map_or(&[][..], |der| der);
+                    tlv::put_header(out, REVOKED, TIME + reason.len());
+                    put_time(out, revocation.time);
+                    out.extend_from_slice(reason);
+                }
+            }
+            put_time(out, record.this_update());
+            tlv::put_header(out, tlv::context(0), TIME);
+            put_time(out, record.next_update());
+            out.extend_from_slice(&single.tail);
+        }
+        out.extend_from_slice(&self.tail);
+    }
+}
+
+/// Shapes of one responder's answers for one issuer at the most: good, revoked, with extensions or without.
+/// What has a shape of its own each time, such as an archive cutoff, is kept whole beyond that.
+const SHAPES: usize = 8;
+
+/// `[0] EXPLICIT CRLReason`; "unspecified" is left out (RFC 5280 section 5.3.1).
+fn reason(reason: Option<CrlReason>) -> Option<[u8; 5]> {
+    let reason = reason.filter(|reason| *reason != CrlReason::Unspecified)?;
+    Some([tlv::context(0), 3, tlv::ENUMERATED, 1, reason.code()])
+}
+
+/// A shape, and what stands around it.
+#[derive(Debug)]
+pub(super) struct Template {
+    frame: Arc<Frame>,
+    /// None for answers that are kept whole.
+    shape: Option<Shape>,
+    /// One bit a hash that a CertID in it is made with; unknown for answers kept whole.
+    hashes: Vec<HashAlgorithm>,
+}
+
+impl Template {
+    pub(super) fn write_data(&self, record: &Record, out: &mut Vec<u8>) {
+        match &self.shape {
+            Some(shape) => shape.write(record, out),
+            None => out.extend_from_slice(record.whole_data()),
+        }
+    }
+
+    /// The OCSPResponse in DER.
+    pub(super) fn response(&self, record: &Record) -> Vec<u8> {
+        let length = match &self.shape {
+            Some(shape) => tlv::whole_length(shape.lengths(record).0),
+            None => record.whole_data().len(),
+        };
+        let frame = &self.frame;
+        let write = |out: &mut Vec<u8>| self.write_data(record, out);
+        let certificate = frame.certificate.as_deref();
+        response::assemble_written((length, write), frame.algorithm, &record.signature(), certificate)
+    }
+
+    pub(super) fn has_hash(&self, hash: HashAlgorithm) -> bool {
+        self.hashes.contains(&hash)
+    }
+}
+
+/// Every template in use. There are as many as responders and issuers; one is never taken away, since
+/// records name it by its place.
+#[derive(Debug, Default)]
+pub(super) struct Templates {
+    all: ArcSwap<Vec<Arc<Template>>>,
+    /// The places of each issuer's templates, the newest last.
+    of_issuer: Mutex<HashMap<u32, Vec<u16>>>,
+}
+
+impl Templates {
+    /// The template in this place.
+    pub(super) fn get(&self, place: u16) -> Option<Arc<Template>> {
+        self.all.load().get(usize::from(place)).map(Arc::clone)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.load().len()
+    }
+
+    /// The place of the template that writes this answer from `record` (which has no signature and no
+    /// ResponseData yet), and whether the ResponseData has to be kept whole beside it.
+    pub(super) fn fit(&self, issuer: u32, answer: &SignedAnswer<'_>, record: &Record) -> (u16, bool) {
+        let mut of_issuer = self.of_issuer.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = of_issuer.entry(issuer).or_default();
+        let all = self.all.load();
+        let mut written = Vec::with_capacity(answer.response_data.len());
+        let mut writes = |shape: &Shape| {
+            written.clear();
+            shape.write(record, &mut written);
+            written == answer.response_data
+        };
+        let hashes: Vec<HashAlgorithm> = response::cert_id_hashes(answer.response_data).collect();
+        let mut kept_whole = None;
+        let mut shapes = 0;
+        for place in places.iter().rev() {
+            let Some(template) = all.get(usize::from(*place)) else { continue };
+            if template.frame != answer.frame {
+                continue;
+            }
+            match &template.shape {
+                Some(shape) if writes(shape) => return (*place, false),
+                Some(_) => shapes += 1,
+                None if template.hashes == hashes => kept_whole = Some(*place),
+                None => {}
+            }
+        }
+        let shape = Shape::of(answer.response_data).filter(|shape| shapes < SHAPES && writes(shape));
+        let is_whole = shape.is_none();
+        if let (true, Some(place)) = (is_whole, kept_whole) {
+            return (place, true);
+        }
+        let place = all.len() as u16;
+        let template = Template { frame: Arc::clone(&answer.frame), shape, hashes };
+        let mut more = Vec::clone(&all);
+        more.push(Arc::new(template));
+        self.all.store(Arc::new(more));
+        places.push(place);
+        (place, is_whole)
+    }
+}

@@ -1,0 +1,9 @@
+//! The control listener: its API, who may call it, and the log of what they changed.
+
+mod audit;
+mod caller;
+mod certificates;
+mod credentials;
+mod idempotency;
+mod schema;
+mod tls;
