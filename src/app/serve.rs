@@ -15,6 +15,7 @@ use crate::clock::UnixTime;
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
+use crate::responder::early::{self, EarlyReader};
 use crate::responder::live::LiveSigner;
 use crate::responder::{IssuerDirectory, Responder};
 use crate::server::control::{self, Check, Control};
@@ -205,7 +206,16 @@ impl Running {
         let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&freshness), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
-        let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder);
+        let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
+        let early = EarlyReader::new(
+            Arc::clone(&app.store),
+            Arc::clone(&shelf),
+            Arc::clone(&frames),
+            Arc::clone(&freshness),
+            early::Settings::default(),
+        );
+        let responder = Responder::new(directory, Arc::clone(&shelf), live, clock, settings.responder)
+            .reading_early(early);
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
@@ -213,7 +223,6 @@ impl Running {
             freshness,
             settings: pipeline::Settings::default(),
         };
-        let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
         Ok(Self {
             app,
             roles,
