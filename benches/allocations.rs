@@ -1,5 +1,6 @@
 //! Allocations a request, of the endpoint and of bare hyper with the same requests, counted by the
-//! allocator. The difference is ours. Grown ones count as new ones.
+//! allocator. Grown ones count as new ones. hyper keeps its own from request to request, but bare makes a
+//! map of headers for each answer where ours goes on with the request's.
 
 #![expect(
     clippy::unwrap_used,
@@ -55,10 +56,8 @@ fn main() {
     for (method, requests) in [("GET", of(0)), ("POST", of(1))] {
         let (ours, ours_octets) = count(&ours, &requests, rounds);
         let (bare, bare_octets) = count(&bare, &requests, rounds);
-        let value = format!(
-            "{:.2} ({ours_octets:.0} octets) beside bare hyper's {bare:.2} ({bare_octets:.0} octets)",
-            ours - bare
-        );
-        figures::note("P1", &format!("our allocations a {method}"), &value);
+        let value =
+            format!("{ours:.2} ({ours_octets:.0} octets); bare hyper {bare:.2} ({bare_octets:.0} octets)");
+        figures::note("P1", &format!("allocations a {method}"), &value);
     }
 }
