@@ -14,7 +14,7 @@ help:
 	@echo 'make demo         a whole responder on this machine, until Ctrl-C (ONCE=1: check and end)'
 	@echo 'make test         every test, against the real tools'
 	@echo 'make check        formatting, clippy and rustdoc, warnings denied'
-	@echo 'make bench        the benchmarks'
+	@echo 'make bench        the benchmarks; figures and charts into docs/performance.md'
 	@echo 'make clean-var    forget the demo and the test tools (var/)'
 
 demo:
@@ -34,8 +34,8 @@ check:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 
 bench:
-	@scripts/packages build demo
-	cargo bench --locked
+	@scripts/packages build demo test counts
+	@scripts/bench
 
 clean-var:
 	rm -rf var

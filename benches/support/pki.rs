@@ -1,5 +1,7 @@
 //! A CA of the measurement's own, made with rcgen, and what it certifies.
 
+#![allow(dead_code, reason = "each measurement takes of it what it needs")]
+
 use std::time::Duration;
 
 use goodstanding::clock::UnixTime;

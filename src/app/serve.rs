@@ -20,6 +20,7 @@ use crate::limits::{Limiter, Pressure};
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
+use crate::responder::early::{self, EarlyReader};
 use crate::responder::live::LiveSigner;
 use crate::responder::{IssuerDirectory, NoncePolicy, Responder, UNHEARD, UnknownSerial};
 use crate::server::control::{self, Check, Control, api};
@@ -253,6 +254,14 @@ impl Running {
         let live = LiveSigner::new(Arc::clone(&identities), clock, Arc::clone(&policies), settings.live);
         let directory = directory(&app).await?;
         let clock = Arc::clone(&app.clock);
+        let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
+        let early = EarlyReader::new(
+            Arc::clone(&app.store),
+            Arc::clone(&shelf),
+            Arc::clone(&frames),
+            Arc::clone(&policies),
+            early::Settings::default(),
+        );
         let responder = Responder::new(
             directory,
             Arc::clone(&shelf),
@@ -261,7 +270,8 @@ impl Running {
             Arc::clone(&policies),
             Arc::clone(&keeper),
             settings.responder,
-        );
+        )
+        .reading_early(early);
         let pipeline = Pipeline {
             store: Arc::clone(&app.store),
             identities: Arc::clone(&identities),
@@ -269,7 +279,6 @@ impl Running {
             policies,
             settings: pipeline::Settings::default(),
         };
-        let frames = Arc::new(ArcSwap::from_pointee(app.frames().await?));
         Ok(Self {
             app,
             roles,

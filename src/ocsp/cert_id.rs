@@ -1,11 +1,15 @@
 //! CertID: how a request names a certificate (RFC 6960 section 4.1.1).
 
-use rasn::types::{Any, Integer, ObjectIdentifier, OctetString};
+use rasn::types::{Any, Integer, ObjectIdentifier};
 use rasn_pkix::AlgorithmIdentifier;
+use smallvec::SmallVec;
 
 use super::algorithm::HashAlgorithm;
 use super::serial::{Serial, SerialError};
 use super::tlv;
+
+/// A digest in a CertID. Those of SHA-1 and SHA-256 are kept in place: every request holds two.
+pub type Digest = SmallVec<[u8; 32]>;
 
 /// A CertID whose hash is one of those understood.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,9 +17,9 @@ pub struct CertId {
     /// The hash that made the two digests.
     pub hash: HashAlgorithm,
     /// The digest of the issuer's name in DER.
-    pub issuer_name_hash: OctetString,
+    pub issuer_name_hash: Digest,
     /// The digest of the issuer's public key octets.
-    pub issuer_key_hash: OctetString,
+    pub issuer_key_hash: Digest,
     /// The certificate's serial number.
     pub serial: Serial,
 }
@@ -48,8 +52,8 @@ impl CertId {
                 algorithm: ObjectIdentifier::new_unchecked(self.hash.oid().into()),
                 parameters: Some(Any::new(vec![tlv::NULL, 0])),
             },
-            issuer_name_hash: self.issuer_name_hash.clone(),
-            issuer_key_hash: self.issuer_key_hash.clone(),
+            issuer_name_hash: self.issuer_name_hash.to_vec().into(),
+            issuer_key_hash: self.issuer_key_hash.to_vec().into(),
             serial_number: serial_to_rasn(&self.serial),
         }
     }
@@ -69,8 +73,8 @@ impl TryFrom<&rasn_ocsp::CertId> for CertId {
         }
         Ok(Self {
             hash,
-            issuer_name_hash: cert_id.issuer_name_hash.clone(),
-            issuer_key_hash: cert_id.issuer_key_hash.clone(),
+            issuer_name_hash: cert_id.issuer_name_hash[..].into(),
+            issuer_key_hash: cert_id.issuer_key_hash[..].into(),
             serial: serial_from_rasn(&cert_id.serial_number)?,
         })
     }

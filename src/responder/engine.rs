@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rasn::types::OctetString;
 use sha2::Digest;
 
+use super::early::{EarlyReader, Read};
 use super::issuers::IssuerDirectory;
 use super::live::LiveSigner;
 use super::{Answer, CacheFacts, NoncePolicy, Outcome, Respond, UnknownSerial};
@@ -45,12 +46,11 @@ pub struct Responder {
     policies: Arc<ArcSwap<Policies>>,
     news: Arc<KeeperStats>,
     settings: ArcSwap<Settings>,
+    early: Option<EarlyReader>,
 }
 
-/// What is known of one certificate that was asked about.
-enum Found {
-    /// It is on record and in force.
-    Slot(Box<Slot>),
+/// Why there is no slot to answer from.
+enum Absent {
     /// It is on record, but expired or not yet valid: there is no authoritative answer (L7, C17),
     /// and it must not be taken for one that was never issued.
     NotInForce,
@@ -81,7 +81,14 @@ impl Responder {
             policies,
             news,
             settings: ArcSwap::from_pointee(settings),
+            early: None,
         }
+    }
+
+    /// Reads what is not on the shelf from the store for as long as the shelf is not complete.
+    #[must_use]
+    pub fn reading_early(self, reader: EarlyReader) -> Self {
+        Self { early: Some(reader), ..self }
     }
 
     /// Answers for other issuers from now on.
@@ -94,12 +101,24 @@ impl Responder {
         self.settings.store(Arc::new(settings));
     }
 
-    fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Found {
+    fn find(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Result<Slot, Absent> {
         match self.shelf.get(issuer, &cert_id.serial) {
-            Some(slot) if slot.is_in_force_at(now) => Found::Slot(Box::new(slot)),
-            Some(_) => Found::NotInForce,
-            None if self.shelf.is_complete() && self.is_up_to_date(now) => Found::NoRecord,
-            None => Found::NotYet,
+            Some(slot) if slot.is_in_force_at(now) => Ok(slot),
+            Some(_) => Err(Absent::NotInForce),
+            None if self.shelf.is_complete() && self.is_up_to_date(now) => Err(Absent::NoRecord),
+            None => Err(Absent::NotYet),
+        }
+    }
+
+    /// As [`Self::find`], with a look into the store while the shelf is being filled.
+    async fn find_early(&self, issuer: IssuerId, cert_id: &CertId, now: UnixTime) -> Result<Slot, Absent> {
+        let Some(reader) = self.early.as_ref().filter(|_| !self.shelf.is_complete()) else {
+            return Err(Absent::NotYet);
+        };
+        match reader.read(issuer, cert_id.serial).await {
+            Some(Read::Shelved) => self.find(issuer, cert_id, now),
+            Some(Read::NoRecord) => Err(Absent::NoRecord),
+            None => Err(Absent::NotYet),
         }
     }
 
@@ -181,11 +200,15 @@ impl Responder {
     async fn single(&self, issuer: IssuerId, cert_id: &CertId, request: &Request) -> Answer {
         let now = self.clock.now();
         let nonce = self.echo(&request.nonce);
-        let (status, stored) = match self.find(issuer, cert_id, now) {
-            Found::NotYet => return error(ErrorStatus::TryLater),
-            Found::NotInForce => return error(ErrorStatus::Unauthorized),
-            Found::Slot(slot) => (slot.status(), self.stored(issuer, &slot, cert_id, now)),
-            Found::NoRecord => match self.no_record() {
+        let mut found = self.find(issuer, cert_id, now);
+        if let Err(Absent::NotYet) = found {
+            found = self.find_early(issuer, cert_id, now).await;
+        }
+        let (status, stored) = match found {
+            Err(Absent::NotYet) => return error(ErrorStatus::TryLater),
+            Err(Absent::NotInForce) => return error(ErrorStatus::Unauthorized),
+            Ok(slot) => (slot.status(), self.stored(issuer, &slot, cert_id, now)),
+            Err(Absent::NoRecord) => match self.no_record() {
                 Some(status) => (status, None),
                 None => return error(ErrorStatus::Unauthorized),
             },
@@ -214,11 +237,15 @@ impl Responder {
             if *of.get_or_insert(issuer) != issuer {
                 return error(ErrorStatus::Unauthorized);
             }
-            let status = match self.find(issuer, cert_id, now) {
-                Found::Slot(slot) => slot.status(),
-                Found::NotYet => return error(ErrorStatus::TryLater),
-                Found::NotInForce => return error(ErrorStatus::Unauthorized),
-                Found::NoRecord => match self.no_record() {
+            let mut found = self.find(issuer, cert_id, now);
+            if let Err(Absent::NotYet) = found {
+                found = self.find_early(issuer, cert_id, now).await;
+            }
+            let status = match found {
+                Ok(slot) => slot.status(),
+                Err(Absent::NotYet) => return error(ErrorStatus::TryLater),
+                Err(Absent::NotInForce) => return error(ErrorStatus::Unauthorized),
+                Err(Absent::NoRecord) => match self.no_record() {
                     Some(status) => status,
                     None => return error(ErrorStatus::Unauthorized),
                 },

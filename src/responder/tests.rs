@@ -1,6 +1,7 @@
 //! The engine over a real shelf. No responder is ready here, so whatever would be signed live is
 //! answered tryLater: live answers are shown against a real token in `tests/it`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,19 +9,21 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey};
 
+use super::early::{self, EarlyReader};
 use super::live::{self, LiveSigner};
 use super::*;
-use crate::clock::{Clock, ManualClock, SharedClock};
+use crate::clock::{Clock, ManualClock, SharedClock, UnixTime};
 use crate::ocsp::{
     CertStatus, CrlReason, ErrorStatus, Freshness, HashAlgorithm, Issuer, Preset, Received, Request,
     ResponderId, ResponseData, Revocation, Serial, SignatureAlgorithm, SingleResponse, request,
     response::SingleExtras,
 };
+use crate::presign::Frames;
 use crate::presign::identity::Identities;
 use crate::presign::keeper::KeeperStats;
 use crate::presign::{Policies, Policy};
 use crate::shelf::{Entry, Frame, Shelf, SignedAnswer};
-use crate::store::IssuerId;
+use crate::store::{self, AnswerOutcome, CertificateEntry, IssuerId, NewAnswer, NewResponder, Store};
 
 const NOW: UnixTime = UnixTime(1_795_315_054);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -74,6 +77,28 @@ impl Bench {
     /// Shelves a certificate that is in force from `NOW` for 90 days, with an answer of 7 days made
     /// now.
     fn shelve(&self, serial: Serial, revocation: Option<Revocation>) {
+        let (made, next_update) = (self.clock.now(), self.clock.now().plus(7 * DAY));
+        let (data, signature) = self.sign(serial, revocation);
+        let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
+        let entry = Entry {
+            version: 1,
+            not_before: Some(NOW),
+            not_after: NOW.plus(90 * DAY),
+            revocation,
+            answer: Some(SignedAnswer {
+                frame,
+                response_data: &data,
+                signature: &signature,
+                this_update: made,
+                next_update,
+                renewed_at: made.plus(3 * DAY),
+            }),
+        };
+        assert!(self.shelf.put(IssuerId(1), serial, &entry));
+    }
+
+    /// The ResponseData of an answer of 7 days made now, and its signature.
+    fn sign(&self, serial: Serial, revocation: Option<Revocation>) -> (Vec<u8>, Vec<u8>) {
         let status = revocation.map_or(CertStatus::Good, CertStatus::Revoked);
         let made = self.clock.now();
         let next_update = made.plus(7 * DAY);
@@ -92,23 +117,49 @@ impl Bench {
             extended_revoke: false,
         };
         let data = data.encode().unwrap();
-        let frame = Arc::new(Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None });
         let signature = self.key.sign(&data).unwrap();
-        let entry = Entry {
-            version: 1,
-            not_before: Some(NOW),
+        (data, signature)
+    }
+
+    /// A store with one certificate and its answer, and the frames of its responder.
+    async fn store(&self, folder: &Path, serial: Serial) -> (Arc<dyn Store>, Frames) {
+        let store = store::open(&format!("sqlite://{}/fleet.db", folder.display())).await.unwrap();
+        let issuer = store.add_issuer("ca", self.issuer.certificate().der()).await.unwrap().id;
+        assert_eq!(issuer, IssuerId(1));
+        let responder = NewResponder {
+            issuer,
+            token: "hsm".to_owned(),
+            key: "ocsp".to_owned(),
+            algorithm: "ecdsa-p256-sha256".to_owned(),
+            certificate: self.issuer.certificate().der().to_vec(),
             not_after: NOW.plus(90 * DAY),
-            revocation,
-            answer: Some(SignedAnswer {
-                frame,
-                response_data: &data,
-                signature: &signature,
-                this_update: made,
-                next_update,
-                renewed_at: made.plus(3 * DAY),
-            }),
+            from: None,
         };
-        assert!(self.shelf.put(IssuerId(1), serial, &entry));
+        let responder = store.add_responder(&responder, NOW).await.unwrap().number;
+        let not_after = NOW.plus(90 * DAY);
+        let entry = CertificateEntry { serial, not_before: Some(NOW), not_after, revocation: None };
+        store.register(issuer, &[entry]).await.unwrap();
+        let certificate = store.certificate(issuer, &serial).await.unwrap().unwrap().certificate;
+        let (response_data, signature) = self.sign(serial, None);
+        let answer = NewAnswer {
+            key: certificate.key,
+            version: certificate.version,
+            responder,
+            this_update: NOW,
+            next_update: NOW.plus(7 * DAY),
+            response_data,
+            signature,
+        };
+        assert_eq!(store.store_answers(&[answer], NOW).await.unwrap(), [AnswerOutcome::Stored]);
+        let frame = Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None };
+        (store, Frames::from([(responder, Arc::new(frame))]))
+    }
+
+    fn early(&self, store: Arc<dyn Store>, frames: Frames, settings: early::Settings) -> EarlyReader {
+        let freshness = Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap();
+        let policies = ArcSwap::from_pointee(Policies::new(Policy::new(freshness)));
+        let frames = ArcSwap::from_pointee(frames);
+        EarlyReader::new(store, self.shelf.clone(), Arc::new(frames), Arc::new(policies), settings)
     }
 
     async fn ask(&self, issuer: &Issuer, hash: HashAlgorithm, serial: Serial) -> Answer {
@@ -352,4 +403,47 @@ async fn a_nonce_falls_back_to_the_stored_answer_when_nothing_can_be_signed() {
     let asked = [bench.issuer.cert_id(HashAlgorithm::Sha1, serial("a1"))];
     let answer = bench.responder.respond(&request::encode(&asked, Some(&[7; 32])).unwrap()).await;
     assert_eq!(answer.outcome, Outcome::Stored);
+}
+
+/// A fleet of millions takes a while to load: the first question need not wait for it.
+#[tokio::test]
+async fn what_is_not_on_the_shelf_yet_is_read_from_the_store() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    let folder = tempfile::tempdir().unwrap();
+    let (store, frames) = bench.store(folder.path(), serial("a1")).await;
+    let reader = bench.early(store, frames, early::Settings::default());
+    let issuer = bench.issuer.clone();
+    let shelf = bench.shelf.clone();
+    let responder = bench.responder.reading_early(reader);
+    let ask = async |text| {
+        let asked = issuer.cert_id(HashAlgorithm::Sha1, serial(text));
+        responder.respond(&request::encode(&[asked], None).unwrap()).await
+    };
+    assert_eq!(shelf.certificates(), 0);
+    let answer = ask("a1").await;
+    assert_eq!(answer.outcome, Outcome::Stored);
+    Received::decode(&answer.body).unwrap().verify(issuer.certificate()).unwrap();
+    assert_eq!(shelf.answers(), 1);
+    // What the store does not have is on no record, whatever the shelf will still get.
+    assert!(is_error(&ask("a2").await, ErrorStatus::Unauthorized));
+    assert!(!shelf.is_complete());
+}
+
+#[tokio::test]
+async fn a_store_that_is_asked_too_much_is_left_to_fill_the_shelf() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    let folder = tempfile::tempdir().unwrap();
+    let (store, frames) = bench.store(folder.path(), serial("a1")).await;
+    let settings = early::Settings { per_second: 1, ..early::Settings::default() };
+    let reader = bench.early(store.clone(), frames, settings);
+    let issuer = bench.issuer.clone();
+    let responder = bench.responder.reading_early(reader);
+    let mut waiting = 0;
+    for text in ["b1", "b2", "b3", "b4", "a1"] {
+        let asked = issuer.cert_id(HashAlgorithm::Sha1, serial(text));
+        let answer = responder.respond(&request::encode(&[asked], None).unwrap()).await;
+        waiting += usize::from(is_error(&answer, ErrorStatus::TryLater));
+    }
+    assert!(waiting >= 3, "{waiting} of five were told tryLater");
+    store.close().await;
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use chrono::{Datelike, Timelike};
 
 use super::record::Record;
 use super::{Frame, SignedAnswer};
@@ -36,19 +35,26 @@ struct Single {
     tail: Vec<u8>,
 }
 
-/// Octets of a GeneralizedTime.
-fn put_time(out: &mut Vec<u8>, time: UnixTime) {
-    let time = time.to_datetime();
-    let digits = |number: u32| {
-        let number = number % 100;
-        [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
-    };
-    let year = time.year().unsigned_abs();
-    out.extend_from_slice(&[GENERALIZED_TIME, TIME as u8 - 2]);
-    for pair in [year / 100, year, time.month(), time.day(), time.hour(), time.minute(), time.second()] {
-        out.extend_from_slice(&digits(pair));
+/// A GeneralizedTime in DER. Records hold the years 1970 to 2106 only, so that 32 bits do.
+fn generalized(time: UnixTime) -> [u8; TIME] {
+    let seconds = u32::try_from(time.0.max(0)).unwrap_or(u32::MAX);
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01: years begin in March, so that the leap day is their last; eras of 400
+    // years repeat.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year_of_era + u32::from(month >= 10);
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let mut out = *b"\x18\x0f00000000000000Z";
+    let pairs = [year / 100, year % 100, month, day, time / 3_600, time / 60 % 60, time % 60];
+    for (to, number) in out[2..].as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+        *to = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
     }
-    out.push(b'Z');
+    out
 }
 
 impl Shape {
@@ -100,7 +106,9 @@ impl Shape {
         let (length, responses) = self.lengths(record);
         tlv::put_header(out, tlv::SEQUENCE, length);
         out.extend_from_slice(&self.head);
-        put_time(out, record.this_update());
+        let (this_update, next_update) =
+            (generalized(record.this_update()), generalized(record.next_update()));
+        out.extend_from_slice(&this_update);
         tlv::put_header(out, tlv::SEQUENCE, responses);
         let (serial, revocation) = (record.serial(), record.revocation());
         for single in &self.singles {
@@ -115,13 +123,13 @@ impl Shape {
                     let reason = reason(revocation.reason);
                     let reason = reason.as_ref().map_or(&[][..], |der| der);
                     tlv::put_header(out, REVOKED, TIME + reason.len());
-                    put_time(out, revocation.time);
+                    out.extend_from_slice(&generalized(revocation.time));
                     out.extend_from_slice(reason);
                 }
             }
-            put_time(out, record.this_update());
+            out.extend_from_slice(&this_update);
             tlv::put_header(out, tlv::context(0), TIME);
-            put_time(out, record.next_update());
+            out.extend_from_slice(&next_update);
             out.extend_from_slice(&single.tail);
         }
         out.extend_from_slice(&self.tail);
@@ -232,5 +240,23 @@ impl Templates {
         self.all.store(Arc::new(more));
         places.push(place);
         (place, is_whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// L8.
+        #[test]
+        fn any_moment_that_a_record_holds_is_written_as_chrono_writes_it(seconds in 0..=i64::from(u32::MAX)) {
+            let expected = UnixTime(seconds).to_datetime().format("%Y%m%d%H%M%SZ").to_string();
+            let written = generalized(UnixTime(seconds));
+            prop_assert_eq!(&written[..2], &[GENERALIZED_TIME, 15]);
+            prop_assert_eq!(std::str::from_utf8(&written[2..]).unwrap(), expected);
+        }
     }
 }

@@ -108,8 +108,8 @@ fn cert_id(content: &[u8]) -> Option<Result<CertId, CertIdError>> {
     }
     Some(Serial::from_der_content(serial.content).map_err(CertIdError::Serial).map(|serial| CertId {
         hash,
-        issuer_name_hash: name_hash.to_vec().into(),
-        issuer_key_hash: key_hash.to_vec().into(),
+        issuer_name_hash: name_hash.into(),
+        issuer_key_hash: key_hash.into(),
         serial,
     }))
 }

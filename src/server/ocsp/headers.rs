@@ -15,11 +15,16 @@ const LONGEST_AGE: i64 = i32::MAX as i64;
 const LONGEST_CONTROL: usize = MAX_AGE.len() + 10 + DIRECTIVES.len();
 
 /// The four headers that say how long an answer may be kept.
-pub(super) struct CacheHeaders {
-    pub(super) last_modified: HeaderValue,
-    pub(super) expires: HeaderValue,
-    pub(super) etag: HeaderValue,
-    pub(super) cache_control: HeaderValue,
+#[derive(Clone, Debug)]
+pub struct CacheHeaders {
+    /// thisUpdate.
+    pub last_modified: HeaderValue,
+    /// nextUpdate.
+    pub expires: HeaderValue,
+    /// SHA-256 of the body, strong.
+    pub etag: HeaderValue,
+    /// Seconds until the planned renewal, and who may keep it.
+    pub cache_control: HeaderValue,
 }
 
 /// One allocation that all four values share.
@@ -33,7 +38,8 @@ impl AsRef<[u8]> for Text {
 
 impl CacheHeaders {
     /// The headers for an answer with these `facts` that is sent at `now`.
-    pub(super) fn new(facts: &CacheFacts, now: UnixTime) -> Self {
+    #[must_use]
+    pub fn new(facts: &CacheFacts, now: UnixTime) -> Self {
         let mut text = Text([0; _]);
         let (last_modified, rest) = text.0.split_at_mut(DATE);
         write_date(last_modified, facts.this_update);

@@ -15,7 +15,7 @@
 
 mod conditional;
 mod connection;
-mod headers;
+pub mod headers;
 mod metrics;
 pub mod path;
 mod service;

@@ -1,0 +1,55 @@
+//! A chart of growth: cost from zero, fleets on a logarithmic axis.
+
+use plotters::prelude::*;
+
+const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
+const FAINT: RGBColor = RGBColor(0xd8, 0xde, 0xe4);
+const COLOURS: [RGBColor; 2] = [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xc7, 0x6a, 0x1b)];
+
+/// A name, and what each number of certificates costs.
+pub(crate) type Series = (&'static str, Vec<(f64, f64)>);
+
+/// The chart as an SVG document.
+pub(crate) fn svg(title: &str, series: &[Series]) -> String {
+    let mut document = String::new();
+    {
+        let area = SVGBackend::with_string(&mut document, (620, 360)).into_drawing_area();
+        area.fill(&WHITE).expect("text in memory takes a chart");
+        let points = || series.iter().flat_map(|(_, points)| points);
+        let highest = points().map(|(_, cost)| *cost).fold(0.0, f64::max) * 1.25;
+        let largest = points().map(|(size, _)| *size).fold(1e5, f64::max) * 1.5;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(title, ("sans-serif", 17).into_font().color(&INK))
+            .margin(14)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d((7e3..largest).log_scale(), 0.0..highest)
+            .expect("the axes are drawn");
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(FAINT)
+            .axis_style(FAINT)
+            .x_desc("certificates")
+            .x_label_formatter(&|size| format!("{size:.0}"))
+            .label_style(("sans-serif", 12).into_font().color(&INK))
+            .draw()
+            .expect("the mesh is drawn");
+        for ((name, points), colour) in series.iter().zip(COLOURS.iter().cycle()) {
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2))).expect("a line");
+            let dots = points.iter().map(|point| Circle::new(*point, 4, colour.filled()));
+            chart.draw_series(dots).expect("the points");
+            if let Some((size, cost)) = points.first() {
+                let text = Text::new(
+                    *name,
+                    (*size, cost + highest * 0.07),
+                    ("sans-serif", 13).into_font().color(colour),
+                );
+                chart.draw_series([text]).expect("a name");
+            }
+        }
+        area.present().expect("text in memory takes a chart");
+    }
+    document
+}
