@@ -92,7 +92,8 @@ struct Waiting<T> {
 struct Entry<T> {
     deadline: UnixTime,
     number: u64,
-    item: T,
+    /// Apart, because a heap moves its entries about.
+    item: Box<T>,
 }
 
 impl<T> Entry<T> {
@@ -137,7 +138,7 @@ impl<T> Lanes<T> {
     pub(crate) fn push(&mut self, order: Order, place: Option<Place>, item: T) {
         let number = place.map_or(self.next, |place| place.0);
         self.next += u64::from(place.is_none());
-        let entry = Entry { deadline: order.deadline, number, item };
+        let entry = Entry { deadline: order.deadline, number, item: Box::new(item) };
         self.lanes[order.lane.index()].entries.push(Reverse(entry));
     }
 
@@ -152,7 +153,7 @@ impl<T> Lanes<T> {
             let entries = &mut self.lanes[lane.index()].entries;
             while entries.peek().is_some_and(|Reverse(entry)| dead(&entry.item)) {
                 if let Some(Reverse(entry)) = entries.pop() {
-                    bury(lane, entry.item);
+                    bury(lane, *entry.item);
                 }
             }
         }
@@ -167,7 +168,7 @@ impl<T> Lanes<T> {
             each.passed_over = if lane == turn || each.entries.is_empty() { 0 } else { each.passed_over + 1 };
         }
         let Reverse(entry) = self.lanes[turn.index()].entries.pop()?;
-        Some((turn, Place(entry.number), entry.item))
+        Some((turn, Place(entry.number), *entry.item))
     }
 
     /// Takes everything out, lane by lane, in no order inside a lane.
@@ -176,14 +177,14 @@ impl<T> Lanes<T> {
         for lane in Lane::ALL {
             let waiting = &mut self.lanes[lane.index()];
             waiting.passed_over = 0;
-            all.extend(waiting.entries.drain().map(|Reverse(entry)| (lane, entry.item)));
+            all.extend(waiting.entries.drain().map(|Reverse(entry)| (lane, *entry.item)));
         }
         all
     }
 
     /// What waits in a lane, in no order.
     pub(crate) fn iter(&self, lane: Lane) -> impl Iterator<Item = &T> {
-        self.lanes[lane.index()].entries.iter().map(|Reverse(entry)| &entry.item)
+        self.lanes[lane.index()].entries.iter().map(|Reverse(entry)| &*entry.item)
     }
 
     /// How many wait in a lane.
