@@ -25,12 +25,12 @@ demo:
 test:
 	@scripts/packages build demo test
 	@scripts/venv
-	cargo test --locked
+	cargo test --locked --workspace
 
 check:
 	@scripts/packages build
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 
 bench:

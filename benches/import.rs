@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use goodstanding::clock::{Clock, SystemClock};
 use goodstanding::import::{Outcome, index_txt};
 use goodstanding::store::{self, IssuerId, Store};
 use tokio::runtime::Runtime;
@@ -37,7 +38,10 @@ async fn fresh_store(folder: &Path) -> (Arc<dyn Store>, IssuerId) {
 }
 
 async fn import(store: &dyn Store, issuer: IssuerId, path: &Path) -> Outcome {
-    index_txt::import(store, issuer, path, &mut |_| {}).await.expect("the index is imported").outcome
+    index_txt::import(store, issuer, path, SystemClock.now(), &mut |_| {})
+        .await
+        .expect("the index is imported")
+        .outcome
 }
 
 fn imports(criterion: &mut Criterion) {

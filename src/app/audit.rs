@@ -31,6 +31,11 @@ impl AuditHeadWatch {
         Self { store, head: Arc::default() }
     }
 
+    /// Where the log ended when it was last read.
+    pub(super) fn head(&self) -> AuditHead {
+        **self.head.load()
+    }
+
     /// The metrics.
     pub(super) fn figures(&self) -> AuditFigures {
         AuditFigures(Arc::clone(&self.head))

@@ -4,11 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -24,6 +19,7 @@ use crate::capacity::model::{Reserve, Terms, Work};
 use crate::capacity::{Report, throttle};
 use crate::clock::UnixTime;
 use crate::presign::keeper::KeeperStats;
+use crate::server::control::api::CapacityReport;
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::{Signer, TokenState};
@@ -170,14 +166,9 @@ pub fn recorded_rates(profiles: &[CapacityProfile], algorithm: Option<&str>) -> 
     rates
 }
 
-/// `GET /v1/capacity`.
-pub(super) fn router(report: watch::Receiver<Report>) -> Router {
-    Router::new().route("/v1/capacity", get(show)).with_state(report)
-}
-
-async fn show(State(report): State<watch::Receiver<Report>>) -> Response {
-    let report = report.borrow().clone();
-    ([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
+/// What `GET /v1/capacity` tells.
+pub(super) fn told(report: watch::Receiver<Report>) -> CapacityReport {
+    Arc::new(move || serde_json::to_value(&*report.borrow()).ok())
 }
 
 /// The guard's figures for `/metrics`.

@@ -98,6 +98,7 @@ impl Collector for Figures {
             Some(&Unit::Seconds),
             late.metric_type(),
         )?)?;
+        super::engine_figures::encode(encoder, &keeper.figures.load(), self.clock.now())?;
         super::token_metrics::encode(&self.signers.load(), encoder)
     }
 }

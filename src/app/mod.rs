@@ -1,12 +1,15 @@
 //! Builds the components from the settings and joins them; owns the order of their end.
 
 mod audit;
+mod engine_figures;
 pub mod files;
 pub mod guard;
+mod limits;
 mod metrics;
 pub mod rotation;
 pub mod serve;
 pub mod settings;
+mod situation;
 mod token_metrics;
 
 use std::cmp::Reverse;
@@ -23,6 +26,7 @@ use tokio::sync::OnceCell;
 use self::files::FileError;
 use self::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::{SharedClock, UnixTime};
+use crate::limits::{LimitsError, ProfileError};
 use crate::ocsp::delegation::{Delegation, DelegationError};
 use crate::ocsp::{Certificate, CertificateError, Issuer, ResponderId, SignatureAlgorithm};
 use crate::presign::identity::{Health, Identity};
@@ -117,6 +121,12 @@ pub enum AppError {
     /// The OCSP endpoint cannot be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The limits profile.
+    #[error(transparent)]
+    LimitsProfile(#[from] ProfileError),
+    /// The limiter.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The control listener cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -414,31 +424,6 @@ impl App {
         Ok(responders)
     }
 
-    /// The rank of each responder, given in order of preference, among those of its issuer. Of one
-    /// rank, so that they share the work, are clones of a key in several tokens, and the configured
-    /// ones that sign in the same way and take over at the same time.
-    fn ranks(&self, responders: &[KnownResponder]) -> Vec<usize> {
-        let share = |one: &KnownResponder, other: &KnownResponder| {
-            let (this, that) = (&one.record.responder, &other.record.responder);
-            let configured = [one, other].iter().all(|each| self.preference(each) < usize::MAX);
-            let another_key = (&this.token, &this.key) != (&that.token, &that.key);
-            this.issuer == that.issuer
-                && (this.from, &this.algorithm) == (that.from, &that.algorithm)
-                && (this.certificate == that.certificate || (configured && another_key))
-        };
-        let mut ranks: Vec<usize> = Vec::with_capacity(responders.len());
-        for (place, responder) in responders.iter().enumerate() {
-            let before = responders[..place].iter().zip(&ranks).rev();
-            let last = before.clone().map(|(_, rank)| *rank).next();
-            // All of a rank must share: a renewed certificate of a key is preferred to the old one.
-            let joins = last.filter(|last| {
-                before.take_while(|(_, rank)| *rank == last).all(|(other, _)| share(responder, other))
-            });
-            ranks.push(joins.unwrap_or_else(|| last.map_or(0, |last| last + 1)));
-        }
-        ranks
-    }
-
     /// The place of a responder in its issuer's configuration; the end for one that is only in the
     /// store.
     fn preference(&self, responder: &KnownResponder) -> usize {
@@ -506,7 +491,10 @@ impl App {
         mut so_far: impl FnMut(Vec<Identity>),
     ) -> Result<(Vec<Identity>, Vec<AppError>), AppError> {
         let responders = self.responders().await?;
-        let ranks = self.ranks(&responders);
+        let standing = |responder: &KnownResponder| {
+            (responder.record.responder.clone(), self.preference(responder) < usize::MAX)
+        };
+        let ranks = rotation::ranks(&responders.iter().map(standing).collect::<Vec<_>>());
         let mut slots: Vec<Option<Identity>> = Vec::new();
         let mut under_way = FuturesUnordered::new();
         for (responder, rank) in responders.iter().zip(ranks) {

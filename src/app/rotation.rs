@@ -13,7 +13,7 @@ use super::KnownResponder;
 use crate::clock::UnixTime;
 use crate::presign::Policies;
 use crate::presign::rota::{Alarm, Duty, Rota};
-use crate::store::ResponderNumber;
+use crate::store::{NewResponder, ResponderNumber};
 
 /// The turns of one issuer's responders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +113,29 @@ impl Turns {
             _ => format!("{issuer}: nobody signs"),
         }
     }
+}
+
+/// The rank of each responder among those of its issuer, given in order of preference, each with
+/// whether it is configured. Of one rank, so that they share the work, are clones of a key in several
+/// tokens, and configured ones that sign in the same way and take over at the same time.
+pub(super) fn ranks(responders: &[(NewResponder, bool)]) -> Vec<usize> {
+    let share = |(one, one_configured): &(NewResponder, bool), (other, configured): &(NewResponder, bool)| {
+        let another_key = (&one.token, &one.key) != (&other.token, &other.key);
+        (one.from, &one.algorithm) == (other.from, &other.algorithm)
+            && (one.certificate == other.certificate || (*one_configured && *configured && another_key))
+    };
+    let mut ranks: Vec<usize> = Vec::with_capacity(responders.len());
+    for (place, responder) in responders.iter().enumerate() {
+        let before = responders[..place].iter().zip(&ranks);
+        let of_issuer = before.rev().filter(|(other, _)| other.0.issuer == responder.0.issuer);
+        let last = of_issuer.clone().map(|(_, rank)| *rank).next();
+        // All of a rank must share: a renewed certificate of a key is preferred to the old one.
+        let joins = last.filter(|last| {
+            of_issuer.take_while(|(_, rank)| *rank == last).all(|(other, _)| share(responder, other))
+        });
+        ranks.push(joins.unwrap_or_else(|| last.map_or(0, |last| last + 1)));
+    }
+    ranks
 }
 
 /// The turns of all issuers in a running process: told to the log, to metrics and to readiness.
@@ -227,6 +250,41 @@ mod tests {
         let late = turns(&[(1, 0, 60), (2, 58, 120)]).warnings(T).remove(0);
         assert!(late.contains("2days before responder 1 ends") && late.contains("earlier"), "{late}");
         assert!(turns(&[(1, 0, 60), (2, 50, 120)]).warnings(T).is_empty());
+    }
+
+    #[test]
+    fn equals_share_a_rank_and_a_take_over_a_renewal_and_another_algorithm_have_their_own() {
+        let new = |issuer, key: &str, algorithm: &str, from: Option<i64>, configured| {
+            let responder = NewResponder {
+                issuer: crate::store::IssuerId(issuer),
+                token: "hsm-a".to_owned(),
+                key: key.to_owned(),
+                algorithm: algorithm.to_owned(),
+                certificate: format!("{issuer} {key} {from:?}").into_bytes(),
+                not_after: T,
+                from: from.map(UnixTime),
+            };
+            (responder, configured)
+        };
+        let renewed = |key: &str| {
+            let (mut old, configured) = new(1, key, "ec", None, true);
+            old.certificate = b"the old one".to_vec();
+            (old, configured)
+        };
+        // Two issuers, whose responders come mixed.
+        let mixed = [
+            new(1, "a", "ec", None, true),
+            new(2, "a", "ec", None, true),
+            new(1, "b", "ec", None, true),
+            new(2, "b", "ec", None, true),
+            renewed("a"),
+            new(1, "r", "rsa", None, true),
+            new(2, "spare", "ec", None, false),
+        ];
+        assert_eq!(ranks(&mixed), [0, 0, 0, 0, 1, 2, 1]);
+        let taking_over = [new(1, "next", "ec", Some(9), true), new(1, "a", "ec", None, true)];
+        assert_eq!(ranks(&taking_over), [0, 1]);
+        assert_eq!(ranks(&[]), [0; 0]);
     }
 
     #[test]

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::audit::AuditHeadWatch;
+use super::limits;
 use super::metrics::Figures;
 use super::rotation::{TurnFigures, Turns, Watch};
 use super::settings::Settings;
+use super::situation::situation;
 use super::{App, AppError, guard};
 use crate::clock::UnixTime;
+use crate::limits::{Limiter, Pressure};
 use crate::presign::identity::Identities;
 use crate::presign::keeper::{Keeper, KeeperStats, Signals};
 use crate::presign::pipeline::{self, Pipeline};
@@ -53,20 +56,24 @@ pub struct Addresses {
 }
 
 /// What the parts of a running process share.
-struct Running {
-    app: Arc<App>,
+pub(super) struct Running {
+    pub(super) app: Arc<App>,
     roles: BTreeSet<Role>,
-    shelf: Arc<Shelf>,
+    pub(super) shelf: Arc<Shelf>,
     responder: Arc<Responder>,
     identities: Arc<Identities>,
     pipeline: Pipeline,
     frames: Arc<ArcSwap<crate::presign::Frames>>,
-    signers: Arc<ArcSwap<Vec<Signer>>>,
+    pub(super) signers: Arc<ArcSwap<Vec<Signer>>>,
     signals: Arc<Signals>,
-    keeper: Arc<KeeperStats>,
+    pub(super) keeper: Arc<KeeperStats>,
     watch: Arc<Watch>,
     /// The control listener's, in a process that has one.
     access: OnceLock<control::Access>,
+    /// The limiter, in a process with a control listener.
+    pub(super) limiter: OnceLock<Limiter>,
+    /// What the guard tells the limiter, in a process with a guard.
+    pressure: OnceLock<watch::Receiver<Pressure>>,
 }
 
 /// Serves until `shutdown`. `reload` reads the configuration again: it is called when `hangup` is
@@ -88,9 +95,6 @@ pub async fn serve(
     for problem in app.install_configured().await? {
         tracing::error!(%problem, "a configured responder cannot be used");
     }
-    if settings.limits_profile.is_some() {
-        tracing::warn!("limits.profile has no effect yet: this version does not limit issuance");
-    }
     let running = Arc::new(Running::new(Arc::clone(&app), roles.clone()).await?);
     let stats = Arc::clone(&running.keeper);
     let mut metrics = Metrics::new();
@@ -110,17 +114,19 @@ pub async fn serve(
 
     // Where nothing is signed there is nothing to guard.
     let capacity = if roles.contains(&Role::Signer) {
+        let asking = Arc::clone(&running);
         let sources = guard::Sources {
             app: Arc::clone(&app),
             shelf: Arc::clone(&running.shelf),
             keeper: Arc::clone(&stats),
             signers: Arc::clone(&running.signers),
-            offered: Box::new(|| 0),
+            offered: Box::new(move || asking.limiter.get().map_or(0, |limiter| limiter.tally().new_orders)),
         };
         let findings = guard::start(sources, &shutdown).await?;
         let figures = guard::CapacityFigures(findings.report.clone());
         metrics.registry_mut().register_collector(Box::new(figures));
-        Some(guard::router(findings.report))
+        _ = running.pressure.set(findings.pressure);
+        Some(guard::told(findings.report))
     } else {
         None
     };
@@ -159,25 +165,27 @@ pub async fn serve(
     let control_stop = Shutdown::new();
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
+        let (pictured, stopping, anchor) = (Arc::clone(&running), shutdown.clone(), Arc::clone(&audit));
         let policies = Arc::clone(&running.pipeline.policies);
+        // Nobody waits for its task: whoever asked it something waits for the answer.
+        let (limiter, _task) = app.start_limiter(running.pressure()).await?;
+        _ = running.limiter.set(limiter.clone());
         let services = api::Services {
+            limiter,
+            pressure: running.pressure(),
+            capacity,
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
             policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
         };
-        let gate = &control.access().gate;
-        let api = api::router(services, gate);
-        let api = match capacity {
-            Some(routes) => api.merge(api::readable(routes, gate)),
-            None => api,
-        };
         let router = control::router(
             Arc::new(metrics),
             Arc::new(move || readiness.checks()),
+            Arc::new(move || situation(&pictured, stopping.is_stopped(), anchor.head())),
             shutdown.clone(),
             &control.access().gate,
-            api,
+            api::router(services, &control.access().gate),
         );
         let stop = control_stop.clone();
         control_stop.spawn(async move { control.serve(router, stop).await });
@@ -275,11 +283,18 @@ impl Running {
             keeper,
             watch: Arc::default(),
             access: OnceLock::new(),
+            limiter: OnceLock::new(),
+            pressure: OnceLock::new(),
         })
     }
 
+    /// What the guard tells the limiter; where there is no guard nothing presses.
+    pub(super) fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.pressure.get().cloned().unwrap_or_else(|| watch::channel(Pressure::none()).1)
+    }
+
     /// What has to be so before traffic comes: from memory only.
-    fn checks(&self) -> Vec<Check> {
+    pub(super) fn checks(&self) -> Vec<Check> {
         let check = |name: &str, ready, detail: String| Check { name: name.to_owned(), ready, detail };
         let mut checks = Vec::new();
         if self.roles.contains(&Role::Ocsp) {
@@ -424,6 +439,12 @@ impl Running {
         }
         if let Some(access) = self.access.get()
             && let Err(error) = access.reload(&settings.control)
+        {
+            tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
+            return;
+        }
+        if let Some(running) = self.limiter.get()
+            && let Err(error) = limits::reload(running, settings.limits_profile.as_deref()).await
         {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;

@@ -256,11 +256,18 @@ impl Check<'_> {
 
     /// `validity` counts both its first and its last second.
     fn validity(&mut self, question: &str, validity: i64) {
-        if self.preset == Preset::Private {
-            self.book.skip(rules::VALIDITY, question, "the CA is private");
+        match self.preset {
+            Preset::Private => self.book.skip(rules::VALIDITY, question, "the CA is private"),
+            Preset::SubCa => self.book.skip(rules::VALIDITY, question, "the certificate is a CA's"),
+            Preset::WebPki | Preset::Microsoft => {
+                let within = (8 * 3_600..=10 * 86_400).contains(&validity);
+                self.book.hold(rules::VALIDITY, question, within, span(validity));
+            }
+        }
+        if self.preset == Preset::SubCa {
+            self.book.hold(rules::SUB_CA, question, validity <= 366 * 86_400, span(validity));
         } else {
-            let within = (8 * 3_600..=10 * 86_400).contains(&validity);
-            self.book.hold(rules::VALIDITY, question, within, span(validity));
+            self.book.skip(rules::SUB_CA, question, "asked of with --preset sub-ca");
         }
         if self.preset == Preset::Microsoft {
             self.book.hold(rules::MICROSOFT, question, validity <= 7 * 86_400, span(validity));

@@ -40,6 +40,7 @@ rules! {
     SAME_TIMES = "L10", "producedAt is thisUpdate", "RFC 9919 6, 7.2 (both readings)";
     VALIDITY = "B2", "the validity is from 8 hours to 10 days", "BR 4.9.9";
     MICROSOFT = "B4", "the validity is at most 7 days", "Microsoft root programme";
+    SUB_CA = "B10", "the validity is at most twelve months", "BR 4.9.9";
     OUTLIVED = "B5", "no certificate in certs ends before nextUpdate", "BR 4.9.9";
     CONTENT_TYPE = "L9", "Content-Type is application/ocsp-response", "RFC 6960 A.2";
     CONTENT_LENGTH = "L9", "Content-Length is the answer's", "RFC 9919 6, 7.2";

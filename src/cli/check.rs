@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// The certificate to ask about, PEM or DER.
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
-    /// By whose policy the responder is held: web-pki, microsoft or private.
+    /// By whose policy the responder is held: web-pki, microsoft, sub-ca or private.
     #[arg(long, value_name = "PRESET", default_value_t = Preset::WebPki)]
     preset: Preset,
 }

@@ -11,6 +11,7 @@ use crate::app::files;
 use crate::app::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::span;
+use crate::limits::Profile;
 use crate::ocsp::delegation::Delegation;
 use crate::ocsp::{Certificate, Issuer};
 use crate::signer::{self, PinSource};
@@ -95,6 +96,11 @@ fn missing_files(settings: &Settings) -> Vec<String> {
                 Err(error) => wrong.push(format!("issuer {}: {error}", issuer.name)),
             }
         }
+    }
+    if let Some(path) = &settings.limits_profile
+        && let Err(error) = Profile::load(path)
+    {
+        wrong.push(error.to_string());
     }
     wrong
 }

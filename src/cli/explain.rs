@@ -8,7 +8,7 @@ use super::context::Context;
 use super::revoke::status;
 use crate::app::KnownResponder;
 use crate::clock::UnixTime;
-use crate::ocsp::{Received, Serial, response};
+use crate::ocsp::{CrlReason, Received, Serial, response};
 use crate::presign::Policies;
 use crate::store::{CertificateState, StoredAnswer};
 
@@ -36,6 +36,8 @@ struct Report {
     answer: Option<AnswerReport>,
     /// What happens next, and why.
     next: String,
+    /// What is not as the preset asks.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +102,20 @@ fn report(
         shard: certificate.key.shard.0,
         answer,
         next,
+        warnings: warnings(state, policies),
     })
+}
+
+fn warnings(state: &CertificateState, policies: &Policies) -> Vec<String> {
+    let certificate = &state.certificate;
+    let preset = policies.of(certificate.issuer).freshness.preset();
+    let on_hold = certificate.revocation.is_some_and(|why| why.reason == Some(CrlReason::CertificateHold));
+    let barred = (on_hold && !preset.allows_hold()).then(|| {
+        format!(
+            "it is on hold, which the preset {preset} bars (Baseline Requirements 4.9.13); it is served as recorded until it is revoked for good (`goodstanding revoke`) or the hold ends (`goodstanding unhold`)"
+        )
+    });
+    barred.into_iter().collect()
 }
 
 fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> String {
@@ -232,5 +247,8 @@ fn text(report: &Report, state: &CertificateState) -> String {
         }
     }
     line("next", &report.next);
+    for warning in &report.warnings {
+        line("warning", warning);
+    }
     text
 }

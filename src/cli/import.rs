@@ -10,6 +10,7 @@ use super::Outcome;
 use super::context::Context;
 use super::progress::Progress;
 use crate::import::{Listed, Problem, certificates, crl, index_txt};
+use crate::ocsp::Preset;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -47,9 +48,13 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
     let outcome = match command {
         Command::Index { file, issuer } => {
             let issuer = app.issuer(&issuer).await?;
-            let report = index_txt::import(&*app.store, issuer.record.id, &file, &mut progress).await?;
+            let report =
+                index_txt::import(&*app.store, issuer.record.id, &file, app.clock.now(), &mut progress)
+                    .await?;
             bar.finish();
-            print(context, &report, index_text(&report), &[&report.problems])
+            let preset = app.policies().await?.of(issuer.record.id).freshness.preset();
+            let text = index_text(&report) + &holds_text(&report.holds, preset);
+            print(context, &report, text, &[&report.problems])
         }
         Command::Certs { path } => {
             let known = certificates::KnownIssuer::of(&app.store.issuers().await?)?;
@@ -64,7 +69,9 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
             let report =
                 crl::import(&*app.store, issuer.record.id, &issuer.issuer, &file, now, &mut progress).await?;
             bar.finish();
-            let outcome = print(context, &report, crl_text(&report), &[&report.problems])?;
+            let preset = app.policies().await?.of(issuer.record.id).freshness.preset();
+            let text = crl_text(&report) + &holds_text(&report.holds, preset);
+            let outcome = print(context, &report, text, &[&report.problems])?;
             let whole = report.unknown.is_empty() && report.removed.is_empty();
             Ok(if whole { outcome } else { Outcome::Partly })
         }
@@ -106,6 +113,19 @@ fn problem(problem: &Problem) -> String {
 
 fn outcome_text(outcome: &crate::import::Outcome) -> String {
     format!("{} added, {} changed, {} as they were\n", outcome.added, outcome.changed, outcome.unchanged)
+}
+
+/// What is on hold where the preset bars it (B8). It is served as the CA recorded it: to call it good,
+/// or revoked for another reason, would be worse.
+fn holds_text(holds: &Listed<String>, preset: Preset) -> String {
+    let mut text = String::new();
+    if !preset.allows_hold() {
+        let what = format!(
+            "warning: on hold, which the preset {preset} bars (Baseline Requirements 4.9.13); they are served as recorded until the CA revokes them for good or ends the hold"
+        );
+        list(&mut text, &what, holds, Clone::clone);
+    }
+    text
 }
 
 fn index_text(report: &index_txt::Report) -> String {

@@ -11,6 +11,7 @@ mod explain;
 mod hsm;
 mod import;
 mod issuer;
+mod limits;
 mod presign;
 mod progress;
 mod responder;
@@ -92,6 +93,9 @@ enum Command {
     /// What the HSMs carry: the guard's state, plans, and scenarios.
     #[command(subcommand)]
     Capacity(capacity::Command),
+    /// How the issuance limits stand, and exceptions from them.
+    #[command(subcommand)]
+    Limits(limits::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -172,6 +176,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             Command::Audit(command) => audit::run(&context, &command).await,
             Command::Credential(command) => credential::run(&context, &command).await,
             Command::Capacity(command) => capacity::run(&context, command).await,
+            Command::Limits(command) => limits::run(&context, command).await,
             // Handled above, without a runtime.
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(Outcome::Done),
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::index_txt::asn1_time;
 use super::pem::{Blocks, PemError};
-use super::{ImportError, Listed, OnProgress, Problem, Progress, shown};
+use super::{ImportError, Listed, OnProgress, Problem, Progress, shown, still_to_come};
 use crate::clock::UnixTime;
 use crate::ocsp::tlv::{self, Reader, Tlv};
 use crate::ocsp::{CrlReason, Issuer, Revocation, Serial};
@@ -82,6 +82,8 @@ pub struct Report {
     pub removed: Listed<String>,
     /// Entries that were not taken, and certificates that are revoked otherwise.
     pub problems: Listed<Problem>,
+    /// Serial numbers that it puts on hold.
+    pub holds: Listed<String>,
     /// What the operator should know of the CRL itself.
     pub warnings: Vec<String>,
 }
@@ -294,7 +296,7 @@ pub async fn import(
     loop {
         let entry = entries.next();
         if let Some(entry) = &entry {
-            sort(&mut report, &mut portion, entry);
+            sort(&mut report, &mut portion, entry, now);
         }
         if portion.len() >= PORTION || (entry.is_none() && !portion.is_empty()) {
             tally(&mut report, &portion, store.revoke(id, &portion).await?);
@@ -331,7 +333,12 @@ fn begin(crl: &Crl<'_>, now: UnixTime) -> Report {
 }
 
 /// Puts an entry where it belongs: to be revoked, or on a list.
-fn sort(report: &mut Report, portion: &mut Vec<(Serial, Revocation)>, entry: &Result<Entry, &'static str>) {
+fn sort(
+    report: &mut Report,
+    portion: &mut Vec<(Serial, Revocation)>,
+    entry: &Result<Entry, &'static str>,
+    now: UnixTime,
+) {
     report.entries += 1;
     let number = report.entries;
     match entry {
@@ -345,7 +352,17 @@ fn sort(report: &mut Report, portion: &mut Vec<(Serial, Revocation)>, entry: &Re
         Ok(entry) if entry.revocation.reason == Some(CrlReason::RemoveFromCrl) => {
             report.removed.push(|| entry.serial.to_string());
         }
-        Ok(entry) => portion.push((entry.serial, entry.revocation)),
+        Ok(entry) => match still_to_come(&entry.revocation, now) {
+            Some(reason) => report
+                .problems
+                .push(|| Problem { place: format!("entry {number}, serial {}", entry.serial), reason }),
+            None => {
+                if entry.revocation.reason == Some(CrlReason::CertificateHold) {
+                    report.holds.push(|| entry.serial.to_string());
+                }
+                portion.push((entry.serial, entry.revocation));
+            }
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ImportError, Listed, OnProgress, Outcome, PORTION, Problem, Progress, shown};
+use super::{ImportError, Listed, OnProgress, Outcome, PORTION, Problem, Progress, shown, still_to_come};
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial, SerialError};
 use crate::store::{CertificateEntry, IssuerId, Store};
@@ -31,6 +31,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// The bad ones.
     pub problems: Listed<Problem>,
+    /// Serial numbers that are on hold.
+    pub holds: Listed<String>,
 }
 
 /// Why a line is no entry.
@@ -181,12 +183,17 @@ pub(super) fn asn1_time(text: &[u8]) -> Option<UnixTime> {
 struct Portion {
     entries: Vec<CertificateEntry>,
     problems: Listed<Problem>,
+    holds: Listed<String>,
     rows: u64,
     octets: u64,
 }
 
 /// Reads lines and hands them over in portions until the end, or until `take` returns false.
-fn read_portions(input: impl Read, take: &mut dyn FnMut(Portion) -> bool) -> std::io::Result<()> {
+fn read_portions(
+    input: impl Read,
+    now: UnixTime,
+    take: &mut dyn FnMut(Portion) -> bool,
+) -> std::io::Result<()> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     let mut portion = Portion::default();
     let mut line = Vec::new();
@@ -207,11 +214,21 @@ fn read_portions(input: impl Read, take: &mut dyn FnMut(Portion) -> bool) -> std
             continue;
         }
         portion.rows += 1;
-        match if whole { parse_line(text) } else { Err(LineError::TooLong) } {
-            Ok(entry) => portion.entries.push(entry),
-            Err(error) => portion
-                .problems
-                .push(|| Problem { place: format!("line {number}"), reason: error.to_string() }),
+        let entry = if whole { parse_line(text) } else { Err(LineError::TooLong) };
+        let entry = entry.map_err(|error| error.to_string()).and_then(|entry| {
+            let wrong = entry.revocation.as_ref().and_then(|revocation| still_to_come(revocation, now));
+            wrong.map_or(Ok(entry), Err)
+        });
+        match entry {
+            Ok(entry) => {
+                if entry.revocation.is_some_and(|why| why.reason == Some(CrlReason::CertificateHold)) {
+                    portion.holds.push(|| entry.serial.to_string());
+                }
+                portion.entries.push(entry);
+            }
+            Err(reason) => {
+                portion.problems.push(|| Problem { place: format!("line {number}"), reason });
+            }
         }
         if portion.rows >= PORTION as u64 {
             let next = Portion { entries: Vec::with_capacity(PORTION), ..Portion::default() };
@@ -224,7 +241,8 @@ fn read_portions(input: impl Read, take: &mut dyn FnMut(Portion) -> bool) -> std
     Ok(())
 }
 
-/// Imports the `index.txt` at `path` for `issuer`.
+/// Imports the `index.txt` at `path` for `issuer`. A revocation that lies more than an hour after `now`
+/// is a bad line.
 ///
 /// # Errors
 /// [`ImportError::Read`] when the file cannot be read, [`ImportError::Store`] when the store fails;
@@ -233,6 +251,7 @@ pub async fn import(
     store: &dyn Store,
     issuer: IssuerId,
     path: &Path,
+    now: UnixTime,
     progress: OnProgress<'_>,
 ) -> Result<Report, ImportError> {
     let file = {
@@ -249,13 +268,14 @@ pub async fn import(
     let (file, total) = file.map_err(ImportError::read(path))?;
     let of = path.to_owned();
     let (mut portions, thread) =
-        super::read_ahead(move |take| read_portions(file, take).map_err(ImportError::read(&of)));
+        super::read_ahead(move |take| read_portions(file, now, take).map_err(ImportError::read(&of)));
     let mut report = Report::default();
     let mut done = Progress { total, ..Progress::default() };
     while let Some(portion) = portions.recv().await {
         report.outcome += store.register(issuer, &portion.entries).await?;
         report.rows += portion.rows;
         report.problems.append(portion.problems);
+        report.holds.append(portion.holds);
         done.rows += portion.rows;
         done.octets += portion.octets;
         progress(done);

@@ -11,10 +11,13 @@ pub mod index_txt;
 pub mod pem;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::clock::UnixTime;
+use crate::ocsp::Revocation;
 use crate::store::{Registered, StoreError};
 
 /// Entries kept in each list of a report; all are counted.
@@ -26,6 +29,20 @@ const PORTION: usize = 65_536;
 
 /// Portions read ahead of the store.
 const READ_AHEAD: usize = 2;
+
+/// How far ahead of ours a CA's clock may be. A revocation date is when the CA processed the
+/// revocation (RFC 5280 section 5.1.2.6), so one that lies further ahead is a mistake, or a plan.
+const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
+
+/// Why a revocation is not taken, if its date lies in the future.
+fn still_to_come(revocation: &Revocation, now: UnixTime) -> Option<String> {
+    (revocation.time > now.plus(CLOCK_SKEW)).then(|| {
+        format!(
+            "the revocation date {} lies in the future: no answer can say so before; import it then, or revoke it now with `goodstanding revoke`",
+            revocation.time
+        )
+    })
+}
 
 /// Something that was not imported, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -17,7 +17,7 @@ use super::identifiers::Identifiers;
 use super::overrides::{NewOverride, Override};
 use super::pressure::Pressure;
 use super::profile::Profile;
-use super::service::{Committed, Counters, IssuedCertificate, OrderView, Released};
+use super::service::{Committed, Counters, IssuedCertificate, KnownCertificate, OrderView, Released};
 use super::show::{ReadSubject, Standing};
 use crate::clock::{SharedClock, UnixTime};
 use crate::store::{Appended, Ledger, LedgerId, LedgerPosition, StoreError};
@@ -57,6 +57,11 @@ pub(super) enum Request {
         certificate: IssuedCertificate,
         reply: Reply<Committed>,
     },
+    Remember {
+        identifiers: Identifiers,
+        known: KnownCertificate,
+        reply: Reply<Committed>,
+    },
     Release {
         order: LedgerId,
         failed: Vec<String>,
@@ -85,6 +90,22 @@ pub(super) enum Request {
         profile: Arc<Profile>,
         reply: Reply<()>,
     },
+}
+
+impl Request {
+    /// Whether the caller has gone, so that nobody would know of what was decided.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Register { reply, .. } | Self::Order { reply, .. } => reply.is_closed(),
+            Self::Commit { reply, .. } | Self::Remember { reply, .. } => reply.is_closed(),
+            Self::Release { reply, .. } => reply.is_closed(),
+            Self::View { reply, .. } => reply.is_closed(),
+            Self::Show { reply, .. } => reply.is_closed(),
+            Self::AddOverride { reply, .. } | Self::RemoveOverride { reply, .. } => reply.is_closed(),
+            Self::Overrides { reply } => reply.is_closed(),
+            Self::ReplaceProfile { reply, .. } => reply.is_closed(),
+        }
+    }
 }
 
 pub(super) struct Actor {
@@ -131,7 +152,7 @@ impl Actor {
     /// that callers see their own order of things.
     async fn serve(&mut self, waiting: &mut Vec<Request>) {
         let mut group = Vec::with_capacity(waiting.len());
-        for request in waiting.drain(..) {
+        for request in waiting.drain(..).filter(|request| !request.is_abandoned()) {
             match request {
                 Request::View { .. }
                 | Request::Show { .. }

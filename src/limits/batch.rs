@@ -70,7 +70,12 @@ impl Batch {
                 (Request::Register { reply, .. } | Request::Order { reply, .. }, Answer::Decision(word)) => {
                     drop(reply.send(*word));
                 }
-                (Request::Commit { reply, .. }, Answer::Committed(word)) => drop(reply.send(word)),
+                (
+                    Request::Commit { reply, .. } | Request::Remember { reply, .. },
+                    Answer::Committed(word),
+                ) => {
+                    drop(reply.send(word));
+                }
                 (Request::Release { reply, .. }, Answer::Released(word)) => drop(reply.send(word)),
                 (
                     Request::AddOverride { reply, .. } | Request::RemoveOverride { reply, .. },
@@ -90,7 +95,7 @@ impl Batch {
         for request in self.requests {
             match request {
                 Request::Register { reply, .. } | Request::Order { reply, .. } => refuse(reply, error),
-                Request::Commit { reply, .. } => refuse(reply, error),
+                Request::Commit { reply, .. } | Request::Remember { reply, .. } => refuse(reply, error),
                 Request::Release { reply, .. } => refuse(reply, error),
                 Request::AddOverride { reply, .. } | Request::RemoveOverride { reply, .. } => {
                     refuse(reply, error);
@@ -185,6 +190,7 @@ fn answer(turn: &mut Turn<'_>, request: &Request) -> Answer {
             Answer::decision(turn.ask(&Ask::Order(ask), idempotency.as_deref()))
         }
         Request::Commit { order, certificate, .. } => Answer::Committed(turn.commit(*order, certificate)),
+        Request::Remember { identifiers, known, .. } => Answer::Committed(turn.remember(identifiers, known)),
         Request::Release { order, failed, .. } => Answer::Released(turn.release(*order, failed)),
         Request::AddOverride { new, .. } => Answer::Override(turn.add_override(new)),
         Request::RemoveOverride { id, .. } => Answer::Override(turn.remove_override(*id)),

@@ -65,9 +65,16 @@ pub(super) fn marks(profile: &Profile, entry: &LedgerEntry) -> Vec<(usize, Strin
                 (Who { ip: Some(made.ip), account: None, identifiers: &[] }, Mark::Counted(made.at))
             }
             LedgerEntry::Order(order) => match mark_of_order(limit, order) {
-                Some((identifiers, mark)) => {
-                    (Who { ip: None, account: Some(&order.account), identifiers }, mark)
-                }
+                Some((identifiers, mark)) => (
+                    Who {
+                        ip: None,
+                        account: Some(&order.account)
+                            .filter(|account| !account.is_empty())
+                            .map(String::as_str),
+                        identifiers,
+                    },
+                    mark,
+                ),
                 None => continue,
             },
             _ => continue,

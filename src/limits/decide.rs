@@ -123,7 +123,7 @@ fn entry(ask: &Ask<'_>, renewal: Option<&Renewal>, profile: &Profile, now: UnixT
 
 /// Whether an order renews a certificate: one that it names, else one for exactly its identifiers,
 /// unexpired or expired for less than the grace. Second, why it does not replace what it names.
-fn renewal(book: &Book, ask: &OrderAsk<'_>, now: UnixTime) -> (Option<Renewal>, Option<String>) {
+pub(super) fn renewal(book: &Book, ask: &OrderAsk<'_>, now: UnixTime) -> (Option<Renewal>, Option<String>) {
     let live = |order: &OrderEntry| match &order.state {
         OrderState::Issued { certificate, not_after, .. }
             if now < not_after.plus(book.profile().renewal_grace) =>

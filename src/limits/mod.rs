@@ -20,6 +20,7 @@ mod charges;
 mod decide;
 mod decision;
 mod identifiers;
+mod metrics;
 mod overrides;
 mod pressure;
 mod profile;
@@ -44,7 +45,8 @@ pub use self::overrides::{NewOverride, Override, OverrideKey};
 pub use self::pressure::{GuardState, Lease, Pressure};
 pub use self::profile::{Counts, Limit, Per, Profile, ProfileError};
 pub use self::service::{
-    Committed, IssuedCertificate, Limiter, OrderRequest, OrderView, ReleaseCause, Released, Settings, Tally,
+    Committed, IssuedCertificate, KnownCertificate, Limiter, OrderRequest, OrderView, ReleaseCause, Released,
+    Settings, Tally,
 };
 pub use self::show::{LimitStanding, Standing, Subject};
 pub use self::text::{rate_limit, rate_limit_policy};

@@ -33,7 +33,8 @@ pub struct Settings {
     pub queue: usize,
     /// Decisions that are written together at the most.
     pub batch: usize,
-    /// How long a caller waits for an answer.
+    /// How long a caller waits for an answer. A request that nobody waits for any more is not
+    /// decided; one that was being written then may stand, and is found by its idempotency key.
     pub patience: Duration,
 }
 
@@ -66,6 +67,19 @@ pub struct IssuedCertificate {
     pub ari: Option<String>,
     /// When it ends.
     pub not_after: UnixTime,
+}
+
+/// A certificate that was issued without an order here: before the limiter, or past it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCertificate {
+    /// The account, if it is known; else it counts for none.
+    pub account: Option<String>,
+    /// Its DNS names and IP addresses.
+    pub identifiers: Vec<String>,
+    /// From when it counts.
+    pub issued_at: UnixTime,
+    /// The certificate.
+    pub certificate: IssuedCertificate,
 }
 
 /// A commit that was recorded.
@@ -208,6 +222,26 @@ pub(super) struct Counters {
     pub(super) groups_repeated: AtomicU64,
 }
 
+impl Counters {
+    pub(super) fn tally(&self) -> Tally {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            new_orders: of(&self.new_orders),
+            new_orders_refused: of(&self.new_orders_refused),
+            new_orders_refused_for_capacity: of(&self.new_orders_refused_for_capacity),
+            renewals: of(&self.renewals),
+            renewals_refused: of(&self.renewals_refused),
+            registrations: of(&self.registrations),
+            registrations_refused: of(&self.registrations_refused),
+            shadow_refusals: of(&self.shadow_refusals),
+            committed: of(&self.committed),
+            released: of(&self.released),
+            groups: of(&self.groups),
+            groups_repeated: of(&self.groups_repeated),
+        }
+    }
+}
+
 /// The limiter. A handle: clones speak to the same one, which ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Limiter {
@@ -280,6 +314,20 @@ impl Limiter {
         certificate: IssuedCertificate,
     ) -> Result<Committed, LimitsError> {
         self.ask(|reply| actor::Request::Commit { order, certificate, reply }).await
+    }
+
+    /// Takes note of a certificate that was issued without an order here, so that it counts, and so
+    /// that its renewal is known as one. One whose name is known changes nothing.
+    ///
+    /// # Errors
+    /// [`LimitsError::Identifier`], [`LimitsError::Overloaded`], [`LimitsError::Store`].
+    pub async fn remember(&self, known: &KnownCertificate) -> Result<Committed, LimitsError> {
+        if let Some(account) = &known.account {
+            check_account(account)?;
+        }
+        let identifiers = Identifiers::parse(&known.identifiers, usize::MAX)?;
+        let known = known.clone();
+        self.ask(|reply| actor::Request::Remember { identifiers, known, reply }).await
     }
 
     /// Frees the places of an order that will have no certificate.
@@ -361,22 +409,12 @@ impl Limiter {
     /// The decisions since the start.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &*self.counters;
-        Tally {
-            new_orders: of(&counters.new_orders),
-            new_orders_refused: of(&counters.new_orders_refused),
-            new_orders_refused_for_capacity: of(&counters.new_orders_refused_for_capacity),
-            renewals: of(&counters.renewals),
-            renewals_refused: of(&counters.renewals_refused),
-            registrations: of(&counters.registrations),
-            registrations_refused: of(&counters.registrations_refused),
-            shadow_refusals: of(&counters.shadow_refusals),
-            committed: of(&counters.committed),
-            released: of(&counters.released),
-            groups: of(&counters.groups),
-            groups_repeated: of(&counters.groups_repeated),
-        }
+        self.counters.tally()
+    }
+
+    /// The counters, for metrics.
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     async fn ask<T>(

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::LimitsError;
 use super::book::Book;
-use super::decide::{Ask, decide};
+use super::decide::{Ask, OrderAsk, decide, renewal};
 use super::decision::{Decision, Outcome};
+use super::identifiers::Identifiers;
 use super::overrides::{self, NewOverride, Override};
 use super::pressure::Pressure;
 use super::profile::Profile;
-use super::service::{Committed, IssuedCertificate, Released};
+use super::service::{Committed, IssuedCertificate, KnownCertificate, Released};
 use crate::clock::UnixTime;
 use crate::store::{LedgerEntry, LedgerId, LedgerRecord, OrderEntry, OrderState, OverrideEntry};
 
@@ -130,6 +131,37 @@ impl<'b> Turn<'b> {
         self.write(id, entry);
         let certificate = certificate.name.clone();
         Ok(Committed { order: id, certificate, at: self.now, late, repeated: false })
+    }
+
+    pub(super) fn remember(
+        &mut self,
+        identifiers: &Identifiers,
+        known: &KnownCertificate,
+    ) -> Result<Committed, LimitsError> {
+        let KnownCertificate { account, issued_at: at, certificate, .. } = known;
+        let name = certificate.name.clone();
+        if let Some((order, _, _)) = self.book.by_certificate(&name) {
+            return Ok(Committed { order, certificate: name, at: *at, late: false, repeated: true });
+        }
+        let account = account.as_deref().unwrap_or_default();
+        let ask = OrderAsk { account, identifiers, replaces: None };
+        let entry = LedgerEntry::Order(OrderEntry {
+            at: *at,
+            account: account.to_owned(),
+            identifiers: identifiers.texts().to_vec(),
+            idempotency: None,
+            replaces: None,
+            renews: renewal(self.book, &ask, *at).0.map(|renewal| renewal.order),
+            state: OrderState::Issued {
+                at: *at,
+                certificate: name.clone(),
+                ari: certificate.ari.clone(),
+                not_after: certificate.not_after,
+            },
+        });
+        let order = self.book.next();
+        self.write(order, entry);
+        Ok(Committed { order, certificate: name, at: *at, late: false, repeated: false })
     }
 
     pub(super) fn release(&mut self, id: LedgerId, failed: &[String]) -> Result<Released, LimitsError> {

@@ -198,28 +198,30 @@ impl Freshness {
 
     /// When an answer is due: at a point of [0.75 R, R] that the serial decides, so that a fleet
     /// signed at one instant does not come due at one instant again. An answer that was cut short
-    /// (B5) is due in proportion.
+    /// (B5) is due in proportion, and never after its own legal deadline.
     #[must_use]
     pub fn due_at(&self, this_update: UnixTime, next_update: UnixTime, serial: &Serial) -> UnixTime {
         let place = (serial.scatter(u64::from_le_bytes(*b"spread\0\0")) >> 32) as f64 / f64::from(u32::MAX);
-        let span = self.refresh.mul_f64(0.75 + 0.25 * place);
-        this_update.plus(self.scaled(span, this_update, next_update))
+        let own = self.own(this_update, next_update);
+        let refresh = if own < self.validity {
+            let part = own.as_secs_f64() / self.validity.as_secs_f64();
+            self.refresh.mul_f64(part).min(self.preset.deadline(own))
+        } else {
+            self.refresh
+        };
+        this_update.plus(refresh.mul_f64(0.75 + 0.25 * place))
     }
 
-    /// When an answer becomes stale: its legal deadline.
+    /// When an answer becomes stale: the legal deadline of its own validity.
     #[must_use]
     pub fn stale_at(&self, this_update: UnixTime, next_update: UnixTime) -> UnixTime {
-        this_update.plus(self.scaled(self.preset.deadline(self.validity), this_update, next_update))
+        this_update.plus(self.preset.deadline(self.own(this_update, next_update)))
     }
 
-    /// `span` shortened as much as the answer's own validity is shorter than V.
-    fn scaled(&self, span: Duration, this_update: UnixTime, next_update: UnixTime) -> Duration {
-        let own = UnixTime(next_update.0.saturating_add(1)).since(this_update);
-        if own >= self.validity {
-            span
-        } else {
-            span.mul_f64(own.as_secs_f64() / self.validity.as_secs_f64())
-        }
+    /// An answer's own validity: V, or less when it was cut short. One made under another V counts as of
+    /// this one.
+    fn own(&self, this_update: UnixTime, next_update: UnixTime) -> Duration {
+        UnixTime(next_update.0.saturating_add(1)).since(this_update).min(self.validity)
     }
 }
 
@@ -295,6 +297,29 @@ mod tests {
                 let due = freshness.due_at(T, next_update, &serial);
                 prop_assert!(due >= T.plus(63 * HOUR) && due <= T.plus(84 * HOUR));
                 prop_assert!(due <= freshness.stale_at(T, next_update));
+            }
+        }
+    }
+
+    proptest! {
+        /// B3, B4, B5: the rules count from the answer's own validity, however short the responder
+        /// certificate made it.
+        #[test]
+        fn an_answer_cut_short_is_due_by_the_deadline_of_its_own_validity(
+            left in 120u64..8 * 86_400,
+            serial in proptest::collection::vec(any::<u8>(), 1..=20),
+        ) {
+            let serial = Serial::from_der_content(&serial).unwrap();
+            for (preset, refresh) in
+                [(Preset::WebPki, 96), (Preset::Microsoft, 84), (Preset::SubCa, 160), (Preset::Private, 160)]
+            {
+                let freshness = Freshness::new(preset, 7 * DAY, refresh * HOUR).unwrap();
+                let next_update = freshness.next_update(T, T.plus(Duration::from_secs(left)));
+                let own = Duration::from_secs((next_update.0 - T.0 + 1).unsigned_abs());
+                let due = freshness.due_at(T, next_update, &serial).since(T);
+                prop_assert!(due <= preset.deadline(own) && own <= 7 * DAY, "{preset}: {due:?} of {own:?}");
+                prop_assert_eq!(freshness.stale_at(T, next_update), T.plus(preset.deadline(own)));
+                prop_assert!(due >= own / 4 || preset == Preset::Private, "{preset}: {due:?} of {own:?}");
             }
         }
     }

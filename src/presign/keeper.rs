@@ -337,7 +337,7 @@ impl Keeper {
     /// Reads what was asked for over the desk, shelves it as it is, and signs what has no answer
     /// before all else.
     async fn take_up(&mut self, request: Request) {
-        let Request { keys, told } = request;
+        let Request { mut keys, told } = request;
         let (states, unreadable) = match reading::certificates(&*self.pipeline.store, &keys).await {
             Ok(read) => read,
             Err(error) => {
@@ -351,6 +351,7 @@ impl Keeper {
             }
         };
         for (key, error) in unreadable {
+            keys.retain(|other| *other != key);
             desk::tell(&told, key, Progress::Failed(error.to_string()));
             self.unreadable(key, &error);
         }
@@ -359,7 +360,6 @@ impl Keeper {
         let now = self.now();
         for key in keys {
             let Some(state) = by_key.remove(&key) else {
-                // Of one that cannot be read this has been told already, and counts first.
                 desk::tell(&told, key, Progress::Failed("there is no such certificate".to_owned()));
                 continue;
             };

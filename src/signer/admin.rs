@@ -9,7 +9,8 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::types::Ulong;
 
-use super::error::{SignerError, code_of};
+use super::class::code_of;
+use super::error::SignerError;
 use super::key::KeyReference;
 use super::mechanism::{Scheme, generation};
 use super::module::{Module, ModuleUse};

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cryptoki::error::{Error as Pkcs11Error, RvError};
-
 use super::key::KeyReference;
 use super::settings::PinError;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
@@ -21,53 +19,6 @@ pub enum FailureClass {
     Token,
     /// The PIN: nothing is tried until the operator has acted.
     Pin,
-}
-
-/// The class of what the module said.
-pub(crate) fn classify(error: &Pkcs11Error) -> FailureClass {
-    let Pkcs11Error::Pkcs11(code, _) = error else {
-        return match error {
-            Pkcs11Error::LibraryLoading(_) | Pkcs11Error::MissingSymbol(_) => FailureClass::Token,
-            _ => FailureClass::Request,
-        };
-    };
-    match code {
-        RvError::PinIncorrect
-        | RvError::PinInvalid
-        | RvError::PinLenRange
-        | RvError::PinExpired
-        | RvError::PinLocked
-        | RvError::UserPinNotInitialized => FailureClass::Pin,
-        RvError::SessionHandleInvalid
-        | RvError::SessionClosed
-        | RvError::OperationActive
-        | RvError::OperationNotInitialized
-        | RvError::ObjectHandleInvalid
-        | RvError::KeyHandleInvalid
-        | RvError::UserNotLoggedIn => FailureClass::Session,
-        RvError::DeviceError
-        | RvError::DeviceMemory
-        | RvError::DeviceRemoved
-        | RvError::GeneralError
-        | RvError::HostMemory
-        | RvError::TokenNotPresent
-        | RvError::TokenNotRecognized
-        | RvError::SlotIdInvalid
-        | RvError::SessionCount
-        | RvError::LibraryLoadFailed
-        | RvError::FipsSelfTestFailed
-        | RvError::CryptokiNotInitialized => FailureClass::Token,
-        _ => FailureClass::Request,
-    }
-}
-
-/// The return code and function, for example `DeviceError in Sign`: names, because cryptoki's own text
-/// for a code is a paragraph of the standard.
-pub(crate) fn code_of(error: &Pkcs11Error) -> String {
-    match error {
-        Pkcs11Error::Pkcs11(code, function) => format!("{code:?} in {function:?}"),
-        other => other.to_string(),
-    }
 }
 
 fn listed(names: &[String]) -> String {

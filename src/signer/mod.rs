@@ -15,6 +15,7 @@ pub mod bench;
 
 mod batch;
 mod chart;
+mod class;
 mod crew;
 mod error;
 mod handle;

@@ -13,7 +13,8 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use sha2::Digest;
 
-use super::error::{SignerError, code_of};
+use super::class::code_of;
+use super::error::SignerError;
 use crate::clock::Stopwatch;
 
 /// Every module that this process has loaded. They stay loaded: libraries with threads and exit

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::{FailureClass, SignerError, classify, misfit};
+use super::class::{classify, code_of, is_vague};
+use super::error::{FailureClass, SignerError, misfit};
 use super::key::{KeyReference, Prepared, PreparedKey};
 use super::mechanism::Scheme;
 use super::module::lock;
@@ -15,7 +16,7 @@ use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
 
 /// What is signed to prove that a key belongs to its certificate: nothing that could pass for a
 /// structure of X.509.
-const PROOF: &[u8] = b"goodstanding: does this key belong to this certificate?";
+pub(crate) const PROOF: &[u8] = b"goodstanding: does this key belong to this certificate?";
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -89,7 +90,10 @@ impl Pool {
                         algorithm,
                     });
                 }
-                Err(error) if classify(&error) == FailureClass::Request => refused = Some(error),
+                // A mechanism that does not work is refused with whatever code its vendor likes.
+                Err(error) if classify(&error) == FailureClass::Request || is_vague(&code_of(&error)) => {
+                    refused = Some(error);
+                }
                 Err(error) => return Err(connection.failure("signing to try a key", &error)),
             }
         }

@@ -9,7 +9,8 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::error::{FailureClass, SignerError, classify, code_of, misfit};
+use super::class::{classify, code_of};
+use super::error::{FailureClass, SignerError, misfit};
 use super::key::{KeyReference, hex};
 use super::mechanism::Scheme;
 use super::module::{Entry, Module, RefusedPin};

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::SignError;
+use super::module::lock;
 use super::pool::Pool;
 use super::queue::{Job, Work};
 use crate::clock::Stopwatch;
@@ -125,11 +126,16 @@ impl Pool {
         self.stats.unverified.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(token = %self.token, key = %prepared.name, again = job.find_anew, "a signature does not verify");
         if std::mem::replace(&mut job.find_anew, true) {
-            job.reply.fail(SignError::Unverifiable {
+            let error = SignError::Unverifiable {
                 token: Arc::clone(&self.token),
                 key: Arc::clone(&prepared.name),
                 algorithm: prepared.algorithm,
-            });
+            };
+            job.reply.fail(error.clone());
+            if self.item_failed() {
+                let generation = lock(&self.module).as_ref().map_or(0, |using| using.module().generation());
+                self.trip(&error.into(), generation);
+            }
         } else {
             self.try_again(job);
         }

@@ -1,18 +1,20 @@
 //! A session thread: one session for its life, opened anew when it breaks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::ObjectHandle;
 
+use super::class::{classify, code_of, is_vague};
 use super::crew::{Duty, Worker};
-use super::error::{FailureClass, SignError, SignerError, classify, code_of};
+use super::error::{FailureClass, SignError, SignerError};
 use super::key::Prepared;
 use super::module::{Module, lock};
 use super::pool::{LOOK_AROUND, Pool};
+use super::prepare::PROOF;
 use super::queue::{Job, Popped, Work};
 use super::settings::Settings;
 use super::token::{Access, Connection};
@@ -149,11 +151,20 @@ impl SessionThread<'_> {
         pool.note_generation(self.module.generation());
         self.worker.begin("trying a session", None);
         let connection = Connection::open(&self.module, &pool.settings, &pool.pin, Access::ReadOnly)?;
-        let key = lock(&pool.keys).iter().find_map(std::sync::Weak::upgrade);
-        if let Some(key) = key {
-            match pool.prove(&connection, &key.reference, key.algorithm, &key.public_key, &[key.scheme]) {
-                Ok(_) => {}
-                // One key may have gone for good: that is no reason to keep the others from signing.
+        self.try_keys(&connection)?;
+        *lock(&pool.keeper) = Some(connection);
+        Ok(())
+    }
+
+    /// Signs with the keys in use, until one does: one that has gone for good, or was replaced, is no
+    /// reason to keep the others from signing.
+    fn try_keys(&self, connection: &Connection) -> Result<(), SignerError> {
+        let keys: Vec<Arc<Prepared>> = lock(&self.pool.keys).iter().filter_map(Weak::upgrade).collect();
+        let mut unfit = None;
+        for key in keys {
+            let schemes = &[key.scheme];
+            match self.pool.prove(connection, &key.reference, key.algorithm, &key.public_key, schemes) {
+                Ok(_) => return Ok(()),
                 Err(SignerError::KeyMissing { found, .. }) if !found.is_empty() => {}
                 Err(SignerError::KeyMissing { token, .. }) => {
                     return Err(SignerError::Call {
@@ -163,11 +174,11 @@ impl SessionThread<'_> {
                         class: FailureClass::Token,
                     });
                 }
+                Err(error) if error.class() == FailureClass::Request => unfit = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        *lock(&pool.keeper) = Some(connection);
-        Ok(())
+        unfit.map_or(Ok(()), Err)
     }
 
     /// Takes jobs until the session ends. Returns whether there is more to do.
@@ -290,10 +301,22 @@ impl SessionThread<'_> {
             class: trouble.class,
         };
         let generation = open.connection.entry.generation;
-        // Tokens answer GeneralError to much that another session mends, such as a login lost in the
-        // middle of a call; initialising the module anew, which holds everybody up, comes after that.
-        let mild = !job.session_tried && trouble.code.starts_with("GeneralError");
-        match if mild { FailureClass::Session } else { trouble.class } {
+        let vague = is_vague(&trouble.code);
+        let class = match trouble.class {
+            // Another session mends much of what is reported so; initialising the module anew, which
+            // holds everybody up, comes after that.
+            _ if vague && !job.session_tried => FailureClass::Session,
+            _ if vague && !job.token_tried => {
+                self.worker.begin("trying the key", Some(job.take_reply()));
+                let signs = open.signs(prepared);
+                let (reply, _) = self.worker.end();
+                let Some(reply) = reply else { return Err(Ended::Leave) };
+                job.reply = reply;
+                if signs { FailureClass::Request } else { trouble.class }
+            }
+            class => class,
+        };
+        match class {
             FailureClass::Session if trouble.gone && job.session_tried => {
                 job.reply.fail(SignError::KeyGone { token, key });
                 Ok(())
@@ -368,6 +391,13 @@ impl Trouble {
 }
 
 impl Open {
+    /// Whether the key signs another message than the one it failed with.
+    fn signs(&self, key: &Prepared) -> bool {
+        let Some(handle) = self.handles.get(&key.number) else { return false };
+        let signature = self.connection.sign(key.scheme, *handle, PROOF);
+        matches!(signature, Ok(Some(signature)) if key.algorithm.verify(&key.public_key, PROOF, &signature).is_ok())
+    }
+
     /// The session's handle for a key, found once.
     fn handle_of(&mut self, key: &Prepared) -> Result<ObjectHandle, Trouble> {
         if let Some(handle) = self.handles.get(&key.number) {

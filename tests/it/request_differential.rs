@@ -126,8 +126,13 @@ fn written() -> impl Strategy<Value = Written> {
     )
 }
 
+/// Cases of each property: 4,000, or what `DIFFERENTIAL_CASES` says for a longer run.
+fn cases() -> u32 {
+    std::env::var("DIFFERENTIAL_CASES").map_or(4_000, |cases| cases.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// C7, C9, C10, C11, C12, N1, N2, N3, N4: what we read is what rasn-ocsp reads.
     #[test]

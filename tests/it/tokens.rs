@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::support::ca::{KeyKind, utf8};
 use crate::support::command::{run, sh};
+use crate::support::faulty::{Control, Fault, FaultyToken, Function, Hex};
 use crate::support::server::Server;
 use crate::support::site::{ISSUER, KEY_LABEL, SOFTHSM, Site, TOKEN_LABEL, root};
 use crate::support::{eventually, http};
@@ -179,4 +180,37 @@ fn a_missing_module_is_told_with_its_token_and_the_other_one_signs() {
     ]);
     import(&site, 20);
     site.goodstanding(&["presign"]).ok().says(&["20 answers signed"]);
+}
+
+/// Whatever the token says of it, with a code for items or with one for broken tokens.
+#[test]
+fn a_message_that_the_token_cannot_sign_fails_alone() {
+    const POISON: &str = "4AC0FFEE12345678";
+    let mut site = Site::new(KeyKind::Rsa2048);
+    let configuration = site.default_configuration();
+    let faulty = FaultyToken::under(&mut site, &configuration);
+    let message = Hex(vec![0x4a, 0xc0, 0xff, 0xee, 0x12, 0x34, 0x56, 0x78]);
+    for (round, code) in
+        ["CKR_DATA_LEN_RANGE", "CKR_FUNCTION_FAILED", "CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR", "0x80000001"]
+            .into_iter()
+            .enumerate()
+    {
+        let certificates: String = (1..=20)
+            .map(|number| format!("{round}{number:07X}"))
+            .chain([format!("{POISON}{round:02X}")])
+            .map(|serial| format!("V\t351231235959Z\t\t4A{serial}\tunknown\t/CN={serial}\n"))
+            .collect();
+        let file = site.path("fleet.txt");
+        fs::write(&file, certificates).unwrap();
+        site.goodstanding(&["import", "index", utf8(&file), "--issuer", ISSUER]).ok();
+        let poison = Fault { message: Some(message.clone()), ..Fault::fails(&[Function::C_Sign], code) };
+        // With the mechanism that hashes in the token, which then sees the whole message.
+        faulty.set(&Control { faults: vec![poison], hidden_mechanisms: vec![1], ..faulty.sound() });
+        let initialised = faulty.count(Function::C_Initialize).called;
+        let signed = site.goodstanding(&["presign"]).says(&["20 answers signed", "1 FAILED"]);
+        let initialised = faulty.count(Function::C_Initialize).called - initialised;
+        assert_eq!(initialised, 1, "{code}: the token was not to blame\n{}", signed.transcript());
+        faulty.set(&Control { hidden_mechanisms: vec![1], ..faulty.sound() });
+        site.goodstanding(&["presign"]).ok().says(&["1 answers signed"]);
+    }
 }

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::import::tests::{run, store_with};
 
+/// 2040-01-01: later than any revocation in these files.
+const NOW: UnixTime = UnixTime(2_208_988_800);
+
 const LINE: &str = "V\t261231235959Z\t\t01\tunknown\t/CN=a";
 
 fn line(status: &str, not_after: &str, revoked: &str, serial: &str) -> Result<CertificateEntry, LineError> {
@@ -90,7 +93,7 @@ fn what_cannot_be_misunderstood_is_read_leniently() {
 
 fn portions(text: &[u8]) -> (Vec<String>, Vec<String>, u64) {
     let (mut serials, mut problems, mut octets) = (Vec::new(), Vec::new(), 0);
-    read_portions(text, &mut |portion| {
+    read_portions(text, NOW, &mut |portion| {
         assert_eq!(portion.rows, portion.entries.len() as u64 + portion.problems.count);
         serials.extend(portion.entries.iter().map(|entry| entry.serial.to_string()));
         problems.extend(portion.problems.first.iter().map(|problem| problem.place.clone()));
@@ -158,7 +161,7 @@ fn write(folder: &Path, text: &str) -> PathBuf {
 }
 
 async fn import_quietly(store: &dyn Store, issuer: IssuerId, path: &Path) -> Report {
-    import(store, issuer, path, &mut |_| {}).await.unwrap()
+    import(store, issuer, path, NOW, &mut |_| {}).await.unwrap()
 }
 
 #[tokio::test]
@@ -174,7 +177,7 @@ async fn good_lines_go_in_bad_ones_are_listed_and_a_second_run_changes_nothing()
          R\t261231235959Z\t260102030405Z\t03\tunknown\t/CN=c\n",
     );
     let mut seen = Vec::new();
-    let first = import(&*store, issuer, &path, &mut |progress| seen.push(progress)).await.unwrap();
+    let first = import(&*store, issuer, &path, NOW, &mut |progress| seen.push(progress)).await.unwrap();
     assert_eq!(first.outcome, Outcome { added: 3, changed: 1, unchanged: 0 });
     assert_eq!((first.rows, first.problems.count), (5, 1));
     assert_eq!(first.problems.first[0].place, "line 3");
@@ -207,7 +210,7 @@ async fn a_file_of_several_portions_goes_in_whole() {
     }
     let path = write(folder.path(), &text);
     let mut calls = 0;
-    let report = import(&*store, issuer, &path, &mut |_| calls += 1).await.unwrap();
+    let report = import(&*store, issuer, &path, NOW, &mut |_| calls += 1).await.unwrap();
     assert_eq!((report.outcome.added, calls), (rows as u64, 3));
     assert_eq!(store.counts(issuer, UnixTime(0)).await.unwrap().unexpired, rows as u64);
 }
@@ -216,7 +219,7 @@ async fn a_file_of_several_portions_goes_in_whole() {
 async fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (store, issuer) = store_with(folder.path(), b"c").await;
-    let error = import(&*store, issuer, Path::new("absent/index.txt"), &mut |_| {}).await.unwrap_err();
+    let error = import(&*store, issuer, Path::new("absent/index.txt"), NOW, &mut |_| {}).await.unwrap_err();
     assert!(error.to_string().starts_with("reading absent/index.txt: No such file"), "{error}");
 }
 
@@ -294,4 +297,31 @@ async fn what_easyrsa_writes_is_imported() {
     assert_eq!((report.outcome.added, report.problems.count), (2, 0), "{:?}", report.problems);
     let counts = store.counts(issuer, UnixTime(0)).await.unwrap();
     assert_eq!((counts.unexpired, counts.revoked), (2, 1));
+}
+
+/// B8: what is on hold is listed; and a date that no answer can have is a bad line.
+#[test]
+fn holds_are_listed_and_revocations_of_the_future_are_bad_lines() {
+    let now = time("2026-01-02T03:04:05Z");
+    let rows = [
+        ("01", "260102030405Z,certificateHold"),
+        ("02", "260102040405Z"),
+        ("03", "260102040406Z,superseded"),
+    ];
+    let text: String = rows
+        .iter()
+        .map(|(serial, revoked)| format!("R\t261231235959Z\t{revoked}\t{serial}\tunknown\t/CN=a\n"))
+        .collect();
+    let mut portions = Vec::new();
+    read_portions(text.as_bytes(), now, &mut |portion| {
+        portions.push(portion);
+        true
+    })
+    .unwrap();
+    let portion = portions.remove(0);
+    assert_eq!((portion.rows, portion.entries.len()), (3, 2), "an hour is a matter of clocks");
+    assert_eq!(portion.holds.first, ["01"]);
+    let problem = &portion.problems.first[0];
+    assert_eq!(problem.place, "line 3");
+    assert!(problem.reason.contains("2026-01-02T04:04:06Z lies in the future"), "{}", problem.reason);
 }

@@ -95,3 +95,36 @@ fn a_reservation_that_timed_out_stands_in_no_other_orders_way() {
     let again = desk.wait(DAY).ask("acct-1", &["example.com", "a.example.com"], Some("ari-1"));
     assert!(again.renewal.is_some_and(|renewal| renewal.by_replaces), "{:?}", again.not_replacing);
 }
+
+#[test]
+fn a_certificate_from_before_the_limiter_counts_and_can_be_renewed() {
+    let mut desk = Desk::new(domain_limit(
+        "\"1/7d\"",
+        "[[limit]]\nname = \"orders\"\ncounts = \"orders\"\nper = \"account\"\ntiers = [\"9/3h\"]\n",
+    ));
+    let known = |name: &str, text: &str, at: &str| KnownCertificate {
+        account: None,
+        identifiers: vec![text.to_owned()],
+        issued_at: time(at),
+        certificate: IssuedCertificate {
+            name: name.to_owned(),
+            ari: Some(format!("ari-of-{name}")),
+            not_after: time("2016-04-01T00:00:00Z"),
+        },
+    };
+    let mut remember = |known: &KnownCertificate| {
+        let identifiers = Identifiers::parse(&known.identifiers, 100).unwrap();
+        desk.turn(|turn| turn.remember(&identifiers, known)).unwrap()
+    };
+    let first = remember(&known("old/01", "example.com", "2016-01-12T10:00:00Z"));
+    assert!(!first.repeated);
+    let again = remember(&known("old/01", "example.com", "2016-01-12T10:00:00Z"));
+    assert_eq!(again, Committed { repeated: true, ..first });
+    assert!(allowed(&desk.order(&["example.com"])), "a renewal");
+    let refused = desk.order(&["new.example.com"]);
+    assert_eq!(retry_at(&refused), Some(time("2016-01-19T10:00:00Z")), "it counts from its issuance");
+    assert_eq!(refused.refusal().unwrap().counted[0].what, "old/01");
+    assert_eq!(desk.book.keys(), 2, "it belongs to no account; the domain, and the account of the renewal");
+    let stolen = desk.ask("acct-1", &["example.com", "www.example.com"], Some("ari-of-old/01"));
+    assert!(stolen.not_replacing.unwrap().contains("another account"));
+}

@@ -180,7 +180,7 @@ async fn overrides_and_profiles_and_pressure_are_in_force_at_once() {
         })
         .await
         .unwrap();
-    assert_eq!(other.overrides().await.unwrap(), [set.clone()]);
+    assert_eq!(other.overrides().await.unwrap(), std::slice::from_ref(&set));
     let order = |number: u32| request("a", &format!("h{number}.example.com"));
     for number in 0..3 {
         assert!(allowed(&other.order(&order(number)).await.unwrap()), "{number}");

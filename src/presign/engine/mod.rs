@@ -326,8 +326,7 @@ impl Engine {
         }
         let since = self.early.looked.map_or(LOOK_AHEAD, |looked| now.since(looked));
         if since >= LOOK_AHEAD {
-            let mean =
-                self.planner.planned() as f64 / (0.875 * self.policies.longest_refresh().as_secs_f64());
+            let mean = self.planner.demand();
             let (bunched, early) = (self.planner.is_bunched(now, BUNCHED * mean), &mut self.early);
             early.looked = Some(now);
             // What could not be taken then is no credit for now, but for a fraction.

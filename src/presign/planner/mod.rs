@@ -1,6 +1,6 @@
 //! When each certificate's next answer is due, in memory, and which of those due comes first.
 //!
-//! 16 octets a certificate, and one entry of 4 in the calendar or in a queue: adding, rescheduling and
+//! 16 octets a certificate, and an entry of 4 in the calendar or in a queue: adding, rescheduling and
 //! taking cost the same at any size. No store and no clock: times come in, decisions go out.
 //!
 //! What is due is ranked by its legal deadline in the refresh lane, and by when it became due in the
@@ -106,6 +106,8 @@ pub struct Planner {
     far_again: u32,
     queues: Vec<[Queue; 4]>,
     freshness: Vec<Freshness>,
+    /// Planned certificates of each group.
+    sizes: Vec<u32>,
     /// Entries in calendar, heap, list and queues, whether they count or not.
     entries: usize,
     under_way: usize,
@@ -125,6 +127,7 @@ impl Planner {
             far_again: 0,
             queues: Vec::new(),
             freshness: Vec::new(),
+            sizes: Vec::new(),
             entries: 0,
             under_way: 0,
         }
@@ -142,6 +145,7 @@ impl Planner {
         let at = usize::from(group.0);
         if self.freshness.len() <= at {
             self.freshness.resize(at + 1, freshness);
+            self.sizes.resize(at + 1, 0);
             self.queues.resize_with(at + 1, Default::default);
         }
         self.freshness[at] = freshness;
@@ -159,10 +163,10 @@ impl Planner {
             self.pages.put(place, item);
             return;
         }
-        if item.standing == Standing::UnderWay {
-            self.under_way -= 1;
-        } else {
-            self.leave(&item);
+        match item.standing {
+            Standing::UnderWay => self.under_way -= 1,
+            Standing::Absent => self.sizes[usize::from(plan.group.0)] += 1,
+            _ => self.leave(&item),
         }
         // Who waits for it waits until there is an answer.
         let haste = item.haste() && plan.answer.is_none();
@@ -193,6 +197,7 @@ impl Planner {
         } else {
             self.leave(&item);
         }
+        self.sizes[usize::from(item.group)] -= 1;
         self.pages.put(place, Item::default());
         self.tidy();
     }
@@ -260,7 +265,7 @@ impl Planner {
                 item.standing == Standing::Ready
                     && item.group == group
                     && queue_of(&item) == queue
-                    && rank_of(&item, freshness, shift) == rank
+                    && rank_of(&item, stale_of(&item, freshness), shift) == rank
             });
             self.entries -= dropped;
             if let Some(place) = place {
@@ -433,8 +438,9 @@ impl Planner {
         item.standing = Standing::Ready;
         self.pages.put(place, item);
         let group = usize::from(item.group);
-        let rank = rank_of(&item, &self.freshness[group], self.calendar.shift);
-        let times = Times { due: item.due, stale: self.stale(&item), expires: expires(&item) };
+        let stale = self.stale(&item);
+        let rank = rank_of(&item, stale, self.calendar.shift);
+        let times = Times { due: item.due, stale, expires: expires(&item) };
         self.queues[group][queue_of(&item)].push(rank, place, times);
         self.entries += 1;
         self.tidy();
@@ -446,7 +452,7 @@ impl Planner {
             Standing::Waiting => self.calendar.leave(item.due),
             Standing::Ready => {
                 let group = usize::from(item.group);
-                let rank = rank_of(item, &self.freshness[group], self.calendar.shift);
+                let rank = rank_of(item, self.stale(item), self.calendar.shift);
                 self.queues[group][queue_of(item)].leave(rank);
             }
             Standing::Absent | Standing::Far | Standing::Soon | Standing::UnderWay => {}
@@ -481,6 +487,14 @@ impl Planner {
     /// The legal deadline of an item's answer, else when it became due.
     fn stale(&self, item: &Item) -> u32 {
         stale_of(item, &self.freshness[usize::from(item.group)])
+    }
+
+    /// Signatures a second that the planned certificates need on average, when each answer is replaced
+    /// at a point of [0.75 R, R].
+    #[must_use]
+    pub fn demand(&self) -> f64 {
+        let groups = self.sizes.iter().zip(&self.freshness);
+        groups.map(|(size, rules)| f64::from(*size) / (0.875 * rules.refresh().as_secs_f64())).sum()
     }
 
     /// The group of a planned certificate.
@@ -584,12 +598,12 @@ fn expires(item: &Item) -> u32 {
 }
 
 /// What is taken first has the least rank.
-fn rank_of(item: &Item, freshness: &Freshness, shift: u32) -> u32 {
+fn rank_of(item: &Item, stale: u32, shift: u32) -> u32 {
     if item.haste() {
         0
     } else if item.this_update == 0 || item.retry() {
         item.due
     } else {
-        stale_of(item, freshness) >> shift
+        stale >> shift
     }
 }

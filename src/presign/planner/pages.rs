@@ -119,23 +119,32 @@ pub(super) struct Pages {
     shards: Vec<Vec<u32>>,
     pages: Vec<Page>,
     free: Vec<u32>,
+    /// The items of all pages, [`SLAB`] at a time, so that one look finds one.
+    slabs: Vec<Box<[Item]>>,
     planned: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Page {
-    shard: Shard,
     number: u32,
     planned: u16,
-    /// Empty when the page is free.
-    items: Box<[Item]>,
+    shard: Shard,
 }
 
 const NONE: u32 = u32::MAX;
 
+/// Items in a slab: one mebibyte.
+const SLAB: usize = 1 << 16;
+
 impl Pages {
     pub(super) fn new() -> Self {
-        Self { shards: vec![Vec::new(); Shard::COUNT], pages: Vec::new(), free: Vec::new(), planned: 0 }
+        Self {
+            shards: vec![Vec::new(); Shard::COUNT],
+            pages: Vec::new(),
+            free: Vec::new(),
+            slabs: Vec::new(),
+            planned: 0,
+        }
     }
 
     /// Certificates that are planned.
@@ -147,7 +156,7 @@ impl Pages {
     pub(super) fn find(&self, key: CertificateKey) -> Option<u32> {
         let row = u32::try_from(key.row).ok()?;
         let page = *self.shards[usize::from(key.shard.0)].get(row as usize / ROWS)?;
-        let place = page.wrapping_mul(ROWS as u32) | row % ROWS as u32;
+        let place = page.wrapping_mul(ROWS as u32).wrapping_add(row % ROWS as u32);
         (page != NONE && self.get(place).standing != Standing::Absent).then_some(place)
     }
 
@@ -160,12 +169,8 @@ impl Pages {
             numbers.resize(number + 1, NONE);
         }
         if numbers[number] == NONE {
-            let page = Page {
-                shard: key.shard,
-                number: number as u32,
-                planned: 0,
-                items: vec![Item::default(); ROWS].into(),
-            };
+            // A page that is free holds absent items only.
+            let page = Page { number: number as u32, planned: 0, shard: key.shard };
             numbers[number] = match self.free.pop() {
                 Some(free) => {
                     self.pages[free as usize] = page;
@@ -173,33 +178,37 @@ impl Pages {
                 }
                 None => {
                     self.pages.push(page);
+                    if self.pages.len() * ROWS > self.slabs.len() * SLAB {
+                        self.slabs.push(vec![Item::default(); SLAB].into());
+                    }
                     self.pages.len() as u32 - 1
                 }
             };
         }
-        Some(numbers[number] * ROWS as u32 | row % ROWS as u32)
+        Some(numbers[number] * ROWS as u32 + row % ROWS as u32)
     }
 
     /// What is planned at a place; an absent item when nothing is.
     pub(super) fn get(&self, place: u32) -> Item {
-        let page = &self.pages[place as usize / ROWS];
-        page.items.get(place as usize % ROWS).copied().unwrap_or_default()
+        self.slabs[place as usize / SLAB][place as usize % SLAB]
     }
 
     /// Writes the plan at a place that was found or made.
     pub(super) fn put(&mut self, place: u32, item: Item) {
-        let page = &mut self.pages[place as usize / ROWS];
-        let Some(there) = page.items.get_mut(place as usize % ROWS) else { return };
+        let there = &mut self.slabs[place as usize / SLAB][place as usize % SLAB];
         let (was, is) = (there.standing != Standing::Absent, item.standing != Standing::Absent);
         *there = item;
-        if is && !was {
+        if was == is {
+            return;
+        }
+        let page = &mut self.pages[place as usize / ROWS];
+        if is {
             page.planned += 1;
             self.planned += 1;
-        } else if was && !is {
+        } else {
             page.planned -= 1;
             self.planned -= 1;
             if page.planned == 0 {
-                page.items = Box::default();
                 self.shards[usize::from(page.shard.0)][page.number as usize] = NONE;
                 self.free.push(place / ROWS as u32);
             }
@@ -215,9 +224,7 @@ impl Pages {
 
     /// Every place where something is planned.
     pub(super) fn places(&self) -> impl Iterator<Item = u32> {
-        self.pages.iter().zip(0u32..).flat_map(|(page, number)| {
-            let planned = page.items.iter().zip(0u32..).filter(|(item, _)| item.standing != Standing::Absent);
-            planned.map(move |(_, offset)| number * ROWS as u32 + offset)
-        })
+        let items = self.slabs.iter().flatten().zip(0u32..);
+        items.filter(|(item, _)| item.standing != Standing::Absent).map(|(_, place)| place)
     }
 }

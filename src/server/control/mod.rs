@@ -9,6 +9,7 @@ pub mod health;
 mod listener;
 mod page;
 pub mod problem;
+pub mod situation;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -36,8 +37,12 @@ use crate::telemetry::Metrics;
 struct Sources {
     metrics: Arc<Metrics>,
     readiness: Arc<dyn Readiness>,
+    picture: Picture,
     shutdown: Shutdown,
 }
+
+/// Takes the picture that the dashboard shows.
+pub type Picture = Arc<dyn Fn() -> situation::Situation + Send + Sync>;
 
 /// `/`, `/livez`, `/readyz`, `/metrics`, the routes of `api`, and problem documents for all else.
 ///
@@ -46,20 +51,25 @@ struct Sources {
 pub fn router(
     metrics: Arc<Metrics>,
     readiness: Arc<dyn Readiness>,
+    picture: Picture,
     shutdown: Shutdown,
     gate: &Arc<Gate>,
     api: Router,
 ) -> Router {
     let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
     let figures = Router::new().route("/metrics", get(render_metrics));
-    let page = Router::new().route("/", get(page::index));
+    let page = Router::new().route("/", get(dashboard));
     let (open, guarded) =
         if gate.has_open_metrics() { (probes.merge(figures), page) } else { (probes, page.merge(figures)) };
     open.merge(guarded.route_layer(middleware::from_fn_with_state((Arc::clone(gate), Scope::Read), require)))
-        .with_state(Sources { metrics, readiness, shutdown })
+        .with_state(Sources { metrics, readiness, picture, shutdown })
         .merge(api)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn dashboard(State(sources): State<Sources>) -> Response {
+    page::respond(&(sources.picture)())
 }
 
 async fn ready(State(sources): State<Sources>) -> Response {

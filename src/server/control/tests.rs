@@ -28,6 +28,7 @@ fn start() -> Running {
     let router = router(
         Arc::new(Metrics::new()),
         Arc::new(readiness),
+        Arc::new(situation::Situation::default),
         shutdown.clone(),
         &control.access().gate,
         Router::new().route("/v1/thing", get(|| async { "a thing" }).post(|| async { "made" })),
@@ -40,7 +41,7 @@ fn start() -> Running {
 /// Sends one request on a connection of its own and returns status, head and body.
 async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();

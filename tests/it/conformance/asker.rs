@@ -12,29 +12,39 @@ use crate::support::http::{self, Reply};
 use crate::support::site::Site;
 
 /// unauthorized.
-pub(super) const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
+pub(crate) const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
 
 /// tryLater.
-const TRY_LATER: &[u8] = &[0x30, 3, 0x0a, 1, 3];
+pub(crate) const TRY_LATER: &[u8] = &[0x30, 3, 0x0a, 1, 3];
 
 /// Asks a site's server about its authority's certificates.
-pub(super) struct Asker {
-    pub(super) issuer: Issuer,
+pub(crate) struct Asker {
+    pub(crate) issuer: Issuer,
     port: u16,
 }
 
 impl Asker {
-    pub(super) fn new(site: &Site) -> Self {
+    pub(crate) fn new(site: &Site) -> Self {
         Self::at(site, site.ocsp)
     }
 
     /// Asks by way of another port.
-    pub(super) fn at(site: &Site, port: u16) -> Self {
+    pub(crate) fn at(site: &Site, port: u16) -> Self {
         Self { issuer: Issuer::new(certificate(&site.ca.certificate())), port }
     }
 
+    /// Asks an authority's responder.
+    pub(crate) fn of(issuer: Issuer, port: u16) -> Self {
+        Self { issuer, port }
+    }
+
+    /// The port that it asks.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits until the token signs: the server is ready as soon as what is stored can be served.
-    pub(super) fn until_live(self, known: Serial) -> Self {
+    pub(crate) fn until_live(self, known: Serial) -> Self {
         let asked = request::encode(&[self.cert_id(HashAlgorithm::Sha512, known)], None).unwrap();
         eventually("a live answer", Duration::from_secs(20), || {
             (self.post(&asked).body != TRY_LATER).then_some(())
@@ -42,31 +52,31 @@ impl Asker {
         self
     }
 
-    pub(super) fn cert_id(&self, hash: HashAlgorithm, serial: Serial) -> CertId {
+    pub(crate) fn cert_id(&self, hash: HashAlgorithm, serial: Serial) -> CertId {
         self.issuer.cert_id(hash, serial)
     }
 
     /// POST of any octets; HTTP 200 is taken for granted.
-    pub(super) fn post(&self, request: &[u8]) -> Reply {
+    pub(crate) fn post(&self, request: &[u8]) -> Reply {
         let reply = http::post(self.port, request).unwrap();
         assert_eq!(reply.status, 200);
         reply
     }
 
     /// GET of the same.
-    pub(super) fn get(&self, request: &[u8]) -> Reply {
+    pub(crate) fn get(&self, request: &[u8]) -> Reply {
         let reply = http::get(self.port, &format!("/{}", STANDARD.encode(request))).unwrap();
         assert_eq!(reply.status, 200);
         reply
     }
 
     /// The answer about these CertIDs, its signature verified.
-    pub(super) fn answer(&self, cert_ids: &[CertId], nonce: Option<&[u8]>) -> Received {
+    pub(crate) fn answer(&self, cert_ids: &[CertId], nonce: Option<&[u8]>) -> Received {
         self.read(&self.post(&request::encode(cert_ids, nonce).unwrap()).body)
     }
 
     /// An answer, its signature verified.
-    pub(super) fn read(&self, der: &[u8]) -> Received {
+    pub(crate) fn read(&self, der: &[u8]) -> Received {
         let received = Received::decode(der).unwrap_or_else(|error| panic!("{error}: {der:02x?}"));
         received.verify(&received.signer(&self.issuer).unwrap()).unwrap();
         received
@@ -74,18 +84,18 @@ impl Asker {
 }
 
 /// The serial number of a certificate.
-pub(super) fn serial(leaf: &Leaf) -> Serial {
+pub(crate) fn serial(leaf: &Leaf) -> Serial {
     leaf.serial.parse().unwrap()
 }
 
 /// A certificate in a PEM file.
-pub(super) fn certificate(path: &std::path::Path) -> Certificate {
+pub(crate) fn certificate(path: &std::path::Path) -> Certificate {
     let pem = pem::parse(std::fs::read(path).unwrap()).unwrap();
     Certificate::from_der(pem.contents()).unwrap()
 }
 
 /// A random positive serial number of 160 bits.
-pub(super) fn random_serial() -> Serial {
+pub(crate) fn random_serial() -> Serial {
     use std::hash::{BuildHasher, RandomState};
     let octets = (0..3).flat_map(|at| RandomState::new().hash_one(at).to_be_bytes());
     let mut octets: Vec<u8> = octets.take(20).collect();
@@ -95,7 +105,7 @@ pub(super) fn random_serial() -> Serial {
 
 /// A request about one certificate with extensions, given in DER, of the request and of its only
 /// entry; `before` stands before the list, `after` behind everything that a signature covers.
-pub(super) fn written(cert_id: &CertId, [before, single, whole, after]: [&[u8]; 4]) -> Vec<u8> {
+pub(crate) fn written(cert_id: &CertId, [before, single, whole, after]: [&[u8]; 4]) -> Vec<u8> {
     let plain = request::encode(std::slice::from_ref(cert_id), None).unwrap();
     let cert_id = tlv::only(&plain, tlv::SEQUENCE)
         .and_then(|request| tlv::only(request, tlv::SEQUENCE))
@@ -116,7 +126,7 @@ pub(super) fn written(cert_id: &CertId, [before, single, whole, after]: [&[u8]; 
 }
 
 /// An Extension in DER that is not critical; `arc` is the last of 1.3.6.1.5.5.7.48.1.
-pub(super) fn extension(arc: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(arc: u8, value: &[u8]) -> Vec<u8> {
     let oid = [&b"\x2b\x06\x01\x05\x05\x07\x30\x01"[..], &[arc]].concat();
     let oid = tlv::value(tlv::OBJECT_IDENTIFIER, &[&oid]);
     tlv::value(tlv::SEQUENCE, &[&oid, &tlv::value(tlv::OCTET_STRING, &[value])])

@@ -53,6 +53,7 @@ fn the_checker_finds_no_failure_of_ours_under_the_web_pki_preset() {
         &[],
         &[
             "the validity is at most 7 days",
+            "the validity is at most twelve months",
             "revoked for never issued: on hold since 1970, extended-revoke",
             "a nonce of 16 to 32 octets is echoed",
             "an answer with a nonce is for no cache",
@@ -70,6 +71,7 @@ fn the_checker_finds_no_failure_of_ours_under_the_microsoft_preset() {
         "microsoft",
         &changes,
         &[
+            "the validity is at most twelve months",
             "no record is answered unauthorized",
             "revoked for never issued: on hold since 1970, extended-revoke",
             "an error got by GET is not to be cached",
@@ -95,9 +97,31 @@ fn the_checker_finds_no_failure_of_ours_under_the_private_preset() {
             "the responder is named by key",
             "the validity is from 8 hours to 10 days",
             "the validity is at most 7 days",
+            "the validity is at most twelve months",
             "no record is answered unauthorized",
             "nothing is on hold",
             "an error got by GET is not to be cached",
+        ],
+    );
+}
+
+/// B10.
+#[test]
+fn the_checker_finds_no_failure_of_ours_under_the_sub_ca_preset() {
+    let changes = [
+        ("preset = \"web-pki\"", "preset = \"sub-ca\""),
+        ("validity = \"7d\"", "validity = \"300d\""),
+        ("refresh = \"3d12h\"", "refresh = \"90d\""),
+    ];
+    finds_no_failure(
+        "sub-ca",
+        &changes,
+        &[
+            "the validity is from 8 hours to 10 days",
+            "the validity is at most 7 days",
+            "revoked for never issued: on hold since 1970, extended-revoke",
+            "a nonce of 16 to 32 octets is echoed",
+            "an answer with a nonce is for no cache",
         ],
     );
 }

@@ -87,7 +87,7 @@ fn what_is_wrong_with_a_request_is_told_and_changes_nothing() {
     };
     for (call, code, said) in [
         (post().json(&with("colour", json!("blue"))), 400, "unknown field `colour`"),
-        (post().json(&with("serial", json!("xyz"))), 422, "not hexadecimal"),
+        (post().json(&with("serial", json!("xyz"))), 422, "not hexadecimal digits"),
         (post().json(&with("serial", json!(10))), 400, "expected a string"),
         (post().json(&with("not_after", json!("2099-01-01"))), 400, "RFC 3339"),
         (post().json(&with("not_before", json!("2100-01-01T00:00:00Z"))), 422, "is after not_after"),
@@ -99,7 +99,7 @@ fn what_is_wrong_with_a_request_is_told_and_changes_nothing() {
         (post().body("application/x-pem-file", b"hello"), 422, "no PEM block"),
         (post().body("application/json", &vec![b' '; 70_000]), 413, "65536"),
         (post().header("Prefer", "wait=soon").json(&good), 400, "wait=soon"),
-        (call(&site, "GET", "/v1/certificates/test/zz"), 400, "not hexadecimal"),
+        (call(&site, "GET", "/v1/certificates/test/zz"), 400, "not hexadecimal digits"),
         (call(&site, "GET", "/v1/certificates/test/0a"), 404, "register it first"),
         (call(&site, "GET", "/v1/certificates/nobody/0a"), 404, "known are: test"),
         (call(&site, "PUT", "/v1/certificates"), 405, "does not take PUT"),

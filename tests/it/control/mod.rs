@@ -5,5 +5,6 @@ mod caller;
 mod certificates;
 mod credentials;
 mod idempotency;
+mod limits;
 mod schema;
 mod tls;

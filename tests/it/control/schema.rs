@@ -12,13 +12,20 @@ use crate::support::server::Server;
 use crate::support::site::{Site, root};
 
 /// Examples of each operation: bounded, so that the whole ends within a minute.
-const EXAMPLES: &str = "25";
+const EXAMPLES: &str = "8";
 
-/// Schemathesis gives different requests the same key, and takes the refusal for a fault of ours.
-fn forget_idempotency_keys(document: &mut Value) {
+/// Leaves out what schemathesis cannot judge; each has tests of its own.
+///
+/// It gives different requests the same idempotency key, and takes the refusal for a fault of ours. The
+/// webhook's errors are 200, as step-ca wants them. It cannot make a certificate.
+fn leave_out(document: &mut Value) {
+    let paths = document["paths"].as_object_mut().unwrap();
+    for path in ["/v1/hooks/step-ca", "/v1/orders/{id}/certificate"] {
+        assert!(paths.remove(path).is_some(), "{path}");
+    }
     let paths = document["paths"].as_object_mut().unwrap().values_mut();
     for operation in paths.flat_map(|path| path.as_object_mut().unwrap().values_mut()) {
-        if let Some(parameters) = operation["parameters"].as_array_mut() {
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
             parameters.retain(|parameter| parameter["name"] != "Idempotency-Key");
         }
     }
@@ -35,7 +42,7 @@ fn schemathesis(site: &Site, token: Option<&str>) {
     assert_eq!(document.status, 200);
     let text = String::from_utf8(document.body).unwrap().replace("\"demo\"", "\"test\"");
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    forget_idempotency_keys(&mut document);
+    leave_out(&mut document);
     let file = site.path("openapi.json");
     std::fs::write(&file, document.to_string()).unwrap();
     // 400 is for what no such document is; what a document says may still be refused: a revocation in
@@ -51,7 +58,15 @@ fn schemathesis(site: &Site, token: Option<&str>) {
         .env("NO_COLOR", "1")
         .env("HYPOTHESIS_STORAGE_DIRECTORY", site.path("hypothesis"));
     command.args(["run", utf8(&file), "--url", &format!("http://127.0.0.1:{}", site.control)]);
-    command.args(["--max-examples", EXAMPLES, "--seed", "20261122", "--no-color"]);
+    command.args([
+        "--max-examples",
+        EXAMPLES,
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--seed",
+        "20261122",
+        "--no-color",
+    ]);
     // Waiting for a token that signs is not what is tested here.
     command.args(["--header", "Prefer: wait=2", "--request-timeout", "20", "--checks", "all"]);
     if let Some(token) = token {

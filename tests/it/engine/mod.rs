@@ -1,4 +1,6 @@
 //! The pre-signing engine inside a process: the real keeper over SQLite and SoftHSM.
 
+mod backlog;
 mod desk;
 mod stage;
+mod status;

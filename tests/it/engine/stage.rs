@@ -21,7 +21,7 @@ use goodstanding::presign::pipeline::{self, Pipeline};
 use goodstanding::presign::{Policies, Policy};
 use goodstanding::shelf::{Shelf, Slot};
 use goodstanding::shutdown::Shutdown;
-use goodstanding::store::{CertificateEntry, CertificateKey, IssuerId, StatusChange};
+use goodstanding::store::{CertificateEntry, CertificateKey, CertificateState, IssuerId, StatusChange};
 
 use crate::support::ca::{KeyKind, utf8};
 use crate::support::command::run;
@@ -58,6 +58,7 @@ pub(super) struct Stage {
 pub(super) struct Running {
     pub(super) shelf: Arc<Shelf>,
     pub(super) desk: Desk,
+    pub(super) stats: Arc<KeeperStats>,
     shutdown: Shutdown,
 }
 
@@ -116,9 +117,12 @@ impl Stage {
         }
     }
 
+    pub(super) async fn state(&self, number: u32) -> CertificateState {
+        self.app.store.certificate(self.issuer, &serial(number)).await.unwrap().unwrap()
+    }
+
     pub(super) async fn key(&self, number: u32) -> CertificateKey {
-        let state = self.app.store.certificate(self.issuer, &serial(number)).await.unwrap();
-        state.unwrap().certificate.key
+        self.state(number).await.certificate.key
     }
 
     /// Lets go of token and database: a module must not be unloaded while it is used.
@@ -131,11 +135,12 @@ impl Stage {
         let frames = Arc::new(ArcSwap::from_pointee(self.app.frames().await.unwrap()));
         let shelf = Arc::new(Shelf::new());
         let (signals, stats) = (Arc::<Signals>::default(), Arc::<KeeperStats>::default());
-        let keeper = Keeper::new(self.pipeline(), Arc::clone(&shelf), frames, signals, stats, signs);
+        let keeper =
+            Keeper::new(self.pipeline(), Arc::clone(&shelf), frames, signals, Arc::clone(&stats), signs);
         let desk = keeper.desk();
         let shutdown = Shutdown::new();
         shutdown.spawn(keeper.run(shutdown.clone()));
-        Running { shelf, desk, shutdown }
+        Running { shelf, desk, stats, shutdown }
     }
 }
 

@@ -19,6 +19,7 @@ use self::faults::{Ending, LASTS, ROWS, Row};
 use self::watcher::Watcher;
 use crate::support::faulty::{Control, Function};
 use crate::support::fleet::{Fleet, Told};
+use crate::support::module_process::ModuleProcess;
 use crate::support::server::Server;
 use crate::support::site::TOKEN_LABEL;
 
@@ -358,4 +359,57 @@ fn a_locked_pin_is_sent_once_in_every_lane_idle_or_busy_and_a_restart_signs_ever
     }
     run.conclude(started);
     assert!(run.failures.is_empty(), "{}", run.failures.join("\n"));
+}
+
+/// The two rows whose fault is not in the module, but in the process that it runs in.
+#[test]
+fn a_module_process_killed_or_stopped_is_recovered_from_in_every_lane_idle_or_busy() {
+    let failures = std::thread::scope(|scope| {
+        let rows =
+            [("the module's process killed and started", true), ("the module's process stopped", false)];
+        let rows = rows.map(|(row, kill)| scope.spawn(move || outlives_its_module_process(row, kill)));
+        rows.map(|row| row.join().unwrap()).concat()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn outlives_its_module_process(row: &'static str, kill: bool) -> Vec<String> {
+    let mut fleet = Fleet::new(VALIDITY, VALIDITY / 2);
+    let mut process = ModuleProcess::between(&mut fleet.site);
+    let started = SystemClock.now();
+    let mut run = Run::new(row, &fleet);
+    let server = Server::start(&fleet.site);
+    run.settle(&fleet.faulty.sound());
+    for load in ["idle", "busy"] {
+        if load == "busy" {
+            run.burden();
+        }
+        let items: Vec<_> = Lane::ALL.into_iter().map(|lane| run.prepare(lane)).collect();
+        if kill {
+            process.kill();
+        } else {
+            process.signal("STOP");
+        }
+        items.iter().for_each(Item::until_in_force);
+        items.iter().for_each(|item| run.begin(item));
+        std::thread::sleep(LASTS);
+        for item in items.iter().filter(|item| item.lane != Lane::Live) {
+            if run.is_stored(item) {
+                run.failed(&format!("{:?} × {load}", item.lane), "signed while there was no module");
+            }
+        }
+        if kill {
+            process.start();
+        } else {
+            process.signal("CONT");
+        }
+        for item in &items {
+            if let Err(what) = run.wait(item) {
+                run.failed(&format!("{:?} × {load}", item.lane), &what);
+            }
+        }
+    }
+    run.conclude(started);
+    drop(server);
+    run.failures
 }

@@ -102,7 +102,8 @@ fn judge(known: &Known, told: &Told) -> Option<String> {
             let revoked = known.revoked.as_ref().filter(|since| since.elapsed() > SEEN_WITHIN)?;
             Some(format!("good {:?} after it was revoked", revoked.elapsed()))
         }
-        Told::Error("tryLater") => None,
+        // C3: what a client may be told instead of an answer.
+        Told::Error("tryLater" | "internalError") => None,
         Told::Error("unauthorized") if !long_ago(&known.since) => None,
         other => Some(format!("{other:?}")),
     }

@@ -106,7 +106,8 @@ impl Ledger {
                     (other, _) => Some(format!("{other:?}")),
                 }
             }
-            Ok(Told::Error("tryLater")) => {
+            // C3: what a client may be told instead of an answer.
+            Ok(Told::Error("tryLater" | "internalError")) => {
                 self.try_later.fetch_add(1, Ordering::SeqCst);
                 None
             }

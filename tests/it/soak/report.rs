@@ -56,7 +56,7 @@ impl Report<'_> {
         row("**lost items**", format!("**{}**", self.lost));
         row("answers that clients verified", load(&ledger.looked_at).to_string());
         row("of those signed live", load(&ledger.live).to_string());
-        row("tryLater", load(&ledger.try_later).to_string());
+        row("tryLater or internalError instead of an answer", load(&ledger.try_later).to_string());
         row("questions that found no responder (restarts)", load(&ledger.unreachable).to_string());
         row("the oldest answer served", format!("{} s of {} s", load(&ledger.oldest), VALIDITY.as_secs()));
         row(

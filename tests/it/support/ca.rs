@@ -99,13 +99,25 @@ impl TestCa {
         self.issue_with(name, &["-startdate", "20250101000000Z", "-enddate", "20250401000000Z"])
     }
 
+    /// Issues a precertificate: what a certificate transparency log signs for.
+    pub(crate) fn issue_precertificate(&self, name: &str) -> Leaf {
+        let poison = ["-addext", "1.3.6.1.4.1.11129.2.4.3=critical,DER:05:00"];
+        self.issue_as(name, &["-days", "90"], &poison)
+    }
+
     fn issue_with(&self, name: &str, validity: &[&str]) -> Leaf {
+        self.issue_as(name, validity, &[])
+    }
+
+    /// With more arguments for the request, whose extensions are taken over.
+    fn issue_as(&self, name: &str, validity: &[&str], more: &[&str]) -> Leaf {
         let key = self.file("certs").join(format!("{name}.key"));
         let certificate = self.file("certs").join(format!("{name}.pem"));
         let request = self.text(&format!("certs/{name}.csr"));
         let (subject, san) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
         let mut arguments = vec!["req", "-new", "-nodes", "-batch"];
         arguments.extend(KeyKind::P256.openssl());
+        arguments.extend(more);
         arguments.extend(["-subj", &subject, "-addext", &san, "-out", &request, "-keyout"]);
         sh("openssl", &[arguments, vec![utf8(&key)]].concat()).ok();
         let issue = ["-batch", "-notext", "-in", &request, "-out", utf8(&certificate)];

@@ -1,12 +1,14 @@
 //! What the tests stand on: certification authorities, tokens, the program itself, and the clients
 //! that ask it.
 
+pub(crate) mod alone;
 pub(crate) mod ca;
 pub(crate) mod clients;
 pub(crate) mod command;
 pub(crate) mod faulty;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod module_process;
 pub(crate) mod nginx;
 pub(crate) mod server;
 pub(crate) mod site;

@@ -20,7 +20,12 @@ pub(crate) struct Server<'s> {
 impl<'s> Server<'s> {
     /// Starts it and waits until `/readyz` says yes.
     pub(crate) fn start(site: &'s Site) -> Self {
-        let mut server = Self::launch(site);
+        Self::start_with(site, &[])
+    }
+
+    /// As [`Server::start`], with more on its command line.
+    pub(crate) fn start_with(site: &'s Site, arguments: &[&str]) -> Self {
+        let mut server = Self::launch_with(site, arguments);
         eventually("readiness", PATIENCE, || {
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("the server ended ({status}) instead of serving\n{}", server.log());
@@ -32,9 +37,18 @@ impl<'s> Server<'s> {
 
     /// Starts it and does not wait.
     pub(crate) fn launch(site: &'s Site) -> Self {
+        Self::launch_with(site, &[])
+    }
+
+    fn launch_with(site: &'s Site, arguments: &[&str]) -> Self {
         let log = File::create(site.path("serve.log")).unwrap();
         let mut command = site.command();
-        command.arg("serve").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .arg("serve")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         Self { site, child: command.spawn().unwrap() }
     }
 

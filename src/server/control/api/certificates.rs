@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Services;
 use super::document::Document;
 use super::input::{self, InPath, Json, Time};
-use crate::import::certificates::KnownIssuer;
-use crate::ocsp::{Certificate, CrlReason, Revocation, Serial};
+use super::issued::Issued;
+use super::{Services, fresh};
+use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::presign::desk::Progress;
 use crate::server::control::Problem;
 use crate::store::{
@@ -39,7 +39,7 @@ pub(super) struct NewCertificate {
     #[schema(example = "demo", min_length = 1, max_length = 255)]
     issuer: String,
     /// Its serial number in hexadecimal.
-    #[schema(example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$", min_length = 1, max_length = 40)]
+    #[schema(example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$")]
     serial: String,
     /// The start of its validity.
     #[serde(default)]
@@ -142,28 +142,24 @@ pub(super) async fn register(
     let patience = patience(&parts.headers)?;
     let body = input::read(body).await?;
     let issuers = services.store.issuers().await?;
-    let (issuer, entry) = match input::media_type(&parts.headers).as_str() {
-        "application/json" => told(&issuers, input::parse(&body)?)?,
-        "application/pkix-cert" => sent(&issuers, &body)?,
-        "application/x-pem-file" | "application/pem-certificate-chain" => {
-            sent(&issuers, &first_block(&body)?)?
-        }
-        _ => {
-            let taken = "application/json, application/pkix-cert (DER) or application/x-pem-file";
-            return Err(input::unsupported(&parts.headers, taken));
-        }
+    let (issuer, entry) = if input::media_type(&parts.headers) == "application/json" {
+        told(&issuers, input::parse(&body)?)?
+    } else {
+        let taken = "application/json, application/pkix-cert (DER) or application/x-pem-file";
+        let sent = Issued::read(&parts.headers, &body, &issuers, taken)?;
+        (sent.issuer, sent.entry())
     };
     let registered = services.store.register(issuer.id, std::slice::from_ref(&entry)).await?;
     let state = services.store.certificate(issuer.id, &entry.serial).await?.ok_or_else(vanished)?;
     let changed = registered.unchanged == 0;
-    let mut response = outcome(&services, issuer, state, changed, patience).await?;
-    if response.status() == StatusCode::OK && registered.added > 0 {
-        *response.status_mut() = StatusCode::CREATED;
-    }
-    let location = location(&issuer.name, &entry.serial);
-    if let Ok(location) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let changed = outcome(&services, issuer, state, changed, patience).await?;
+    let status = match changed.status() {
+        StatusCode::OK if registered.added > 0 => StatusCode::CREATED,
+        status => status,
+    };
+    let retry_after = changed.retry_after();
+    let mut response = fresh((status, axum::Json(changed)).into_response());
+    mark(&mut response, retry_after, &location(&issuer.name, &entry.serial));
     Ok(response)
 }
 
@@ -172,7 +168,7 @@ pub(super) async fn register(
     post, path = "/v1/certificates/{issuer}/{serial}/revocation", tag = "certificates", operation_id = "revokeCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key within a day gets the same reply.", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
         ("Prefer" = Option<String>, Header, description = "wait=SECONDS: how long to wait for the signature, up to 30; 5 without it (RFC 7240).", pattern = "^wait=[0-9]{1,2}$"),
     ),
@@ -216,7 +212,7 @@ pub(super) async fn revoke(
     delete, path = "/v1/certificates/{issuer}/{serial}/revocation", tag = "certificates", operation_id = "unholdCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
         ("Prefer" = Option<String>, Header, description = "wait=SECONDS: how long to wait for the signature, up to 30; 5 without it (RFC 7240).", pattern = "^wait=[0-9]{1,2}$"),
     ),
     responses(
@@ -243,7 +239,7 @@ pub(super) async fn unhold(
     get, path = "/v1/certificates/{issuer}/{serial}", tag = "certificates", operation_id = "showCertificate",
     params(
         ("issuer" = String, Path, description = "The name of its CA.", example = "demo", min_length = 1, max_length = 255),
-        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^[0-9a-f]{1,40}$"),
+        ("serial" = String, Path, description = "Its serial number in hexadecimal.", example = "04a1b2c3d4", pattern = "^-?[0-9A-Fa-f]{1,42}$"),
     ),
     responses((status = 200, description = "The certificate.", body = Document)),
 )]
@@ -259,7 +255,7 @@ pub(super) async fn show(
 }
 
 /// The wait that the caller prefers.
-fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
+pub(super) fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
     let text = headers.get("prefer").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let preferences = text.split(',').map(str::trim);
     let Some(wait) = preferences.filter_map(|preference| preference.strip_prefix("wait=")).next() else {
@@ -284,46 +280,13 @@ fn told(issuers: &[IssuerRecord], new: NewCertificate) -> Result<(&IssuerRecord,
     Ok((issuer, CertificateEntry { serial, not_before, not_after, revocation: None }))
 }
 
-/// What a certificate says.
-fn sent<'i>(
-    issuers: &'i [IssuerRecord],
-    der: &[u8],
-) -> Result<(&'i IssuerRecord, CertificateEntry), Problem> {
-    let refused = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY).detail(detail);
-    let certificate = Certificate::from_der(der)
-        .map_err(|error| refused(format!("The body is no certificate: {error}.")))?;
-    let known = KnownIssuer::of(issuers).map_err(|error| {
-        tracing::error!(%error, "an issuer in the store does not read");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail("An issuer in the store does not read.")
-    })?;
-    let issuer = known.iter().find(|known| known.has_issued(&certificate));
-    let issuer = issuer.and_then(|known| issuers.iter().find(|record| record.id == known.id));
-    let issuer = issuer.ok_or_else(|| {
-        refused(format!(
-            "None of the known issuers issued this certificate; its issuer is {}. Add it with `goodstanding issuer add`.",
-            certificate.issuer()
-        ))
-    })?;
-    let entry = CertificateEntry {
-        serial: certificate.serial(),
-        not_before: Some(certificate.not_before()),
-        not_after: certificate.not_after(),
-        revocation: None,
-    };
-    Ok((issuer, entry))
-}
-
-/// The first certificate of a PEM text; in a chain that is the end entity's.
-fn first_block(text: &[u8]) -> Result<Vec<u8>, Problem> {
-    let blocks = pem::parse_many(text).unwrap_or_default();
-    let found = blocks.into_iter().find(|block| matches!(block.tag(), "CERTIFICATE" | "X509 CERTIFICATE"));
-    found.map(pem::Pem::into_contents).ok_or_else(|| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
-            .detail("There is no PEM block CERTIFICATE in the body.")
-    })
-}
-
 fn serial(text: &str, status: StatusCode) -> Result<Serial, Problem> {
+    // Nothing but digits: one certificate has one address.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        let detail = format!("The serial {text:?} is not hexadecimal digits alone.");
+        return Err(Problem::new(status).detail(detail));
+    }
     text.parse().map_err(|error| Problem::new(status).detail(format!("The serial {text:?}: {error}.")))
 }
 
@@ -348,7 +311,7 @@ fn unknown_certificate(issuer: &str, serial: &Serial) -> Problem {
     ))
 }
 
-fn vanished() -> Problem {
+pub(super) fn vanished() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail("The certificate is not there any more.")
 }
 
@@ -377,17 +340,21 @@ async fn changed(
         }
     };
     let state = services.store.certificate(issuer.id, serial).await?.ok_or_else(vanished)?;
-    outcome(services, issuer, state, changed, patience).await
+    let changed = outcome(services, issuer, state, changed, patience).await?;
+    let (status, retry_after) = (changed.status(), changed.retry_after());
+    let mut response = fresh((status, axum::Json(changed)).into_response());
+    mark(&mut response, retry_after, &location(&issuer.name, serial));
+    Ok(response)
 }
 
-/// Waits for the answer to be served, and tells how far it has come: 200 or 202.
+/// Waits for the answer to be served, and tells how far it has come.
 pub(super) async fn outcome(
     services: &Services,
     issuer: &IssuerRecord,
     state: CertificateState,
     changed: bool,
     patience: Duration,
-) -> Result<Response, Problem> {
+) -> Result<Changed, Problem> {
     let key = state.certificate.key;
     let progress = progress(services, key, patience).await;
     let (served, eta, waiting_for, state) = match progress {
@@ -403,13 +370,29 @@ pub(super) async fn outcome(
     };
     let eta_seconds = eta.map(|eta| eta.as_secs().max(1));
     let certificate = document(services, &issuer.name, &state).await?;
-    let body = Changed { changed, served, eta_seconds, waiting_for, certificate };
-    let mut response = fresh(axum::Json(body).into_response());
-    if let Some(seconds) = eta_seconds {
-        *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(Changed { changed, served, eta_seconds, waiting_for, certificate })
+}
+
+impl Changed {
+    /// 200, or 202 while there is something to wait for.
+    pub(super) fn status(&self) -> StatusCode {
+        if self.eta_seconds.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK }
+    }
+
+    /// When to look again, in seconds.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        self.eta_seconds
+    }
+}
+
+/// Adds when to look again, and where.
+pub(super) fn mark(response: &mut Response, retry_after: Option<u64>, location: &str) {
+    if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
-    Ok(response)
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
 }
 
 async fn progress(services: &Services, key: CertificateKey, patience: Duration) -> Progress {
@@ -433,13 +416,7 @@ fn policy(services: &Services, issuer: IssuerId) -> crate::ocsp::Freshness {
     (services.policy)(issuer)
 }
 
-/// Nobody keeps a copy of what changes.
-fn fresh(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn location(issuer: &str, serial: &Serial) -> String {
+pub(super) fn location(issuer: &str, serial: &Serial) -> String {
     let issuer = percent_encoding::utf8_percent_encode(issuer, percent_encoding::NON_ALPHANUMERIC);
     format!("/v1/certificates/{issuer}/{serial}")
 }

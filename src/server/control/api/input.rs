@@ -1,7 +1,7 @@
 //! Reading requests: each thing wrong with one is a problem document that says what would be right.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -99,6 +99,20 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
         Path::from_request_parts(parts, state)
             .await
             .map(|Path(value)| Self(value))
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(error.body_text()))
+    }
+}
+
+/// Parameters in the query.
+pub(super) struct InQuery<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InQuery<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(value)| Self(value))
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(error.body_text()))
     }
 }

@@ -3,20 +3,27 @@
 
 mod certificates;
 mod document;
+mod hooks;
 mod idempotency;
 mod input;
+mod issued;
+mod limits;
 mod openapi;
 
 use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{MethodRouter, get, post};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
+use tokio::sync::watch;
 
 use super::access::{Gate, Scope, require};
 use super::problem::Problem;
 use crate::clock::SharedClock;
+use crate::limits::{Limiter, Pressure};
 use crate::ocsp::Freshness;
 use crate::presign::desk::Desk;
 use crate::store::{IssuerId, Store, StoreError};
@@ -26,6 +33,9 @@ pub const BODY_MAX: usize = 64 * 1024;
 
 /// Validity and refresh of an issuer's answers, as they are now.
 pub type Policy = Arc<dyn Fn(IssuerId) -> Freshness + Send + Sync>;
+
+/// The guard's report as a JSON document.
+pub type CapacityReport = Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>;
 
 /// What the API works on.
 #[derive(Clone)]
@@ -38,6 +48,12 @@ pub struct Services {
     pub desk: Desk,
     /// Validity and refresh.
     pub policy: Policy,
+    /// Who decides on new accounts and certificates.
+    pub limiter: Limiter,
+    /// What the guard tells the limiter.
+    pub pressure: watch::Receiver<Pressure>,
+    /// The guard's report, in a process that has a guard; none before its first.
+    pub capacity: Option<CapacityReport>,
 }
 
 impl fmt::Debug for Services {
@@ -64,15 +80,29 @@ pub fn router(services: Services, gate: &Arc<Gate>) -> Router {
             route(revocation, post(certificates::revoke).delete(certificates::unhold)),
             Scope::Revoke,
         ))
+        .merge(guarded(route("/v1/registrations", post(limits::register)), Scope::Orders))
+        .merge(guarded(route("/v1/orders", post(limits::order)), Scope::Orders))
+        .merge(guarded(route("/v1/orders/{id}", delete(limits::release)), Scope::Orders))
+        .merge(guarded(route("/v1/orders/{id}/certificate", post(limits::deliver)), Scope::Orders))
+        .merge(guarded(
+            route("/v1/orders/{id}", get(limits::view))
+                .route("/v1/limits", get(limits::show))
+                .route("/v1/capacity", get(limits::capacity)),
+            Scope::Read,
+        ))
+        // Signed by its sender instead of carrying a token.
+        .merge(route("/v1/hooks/step-ca", post(hooks::step_ca)))
         .merge(guarded(route("/openapi.json", get(openapi::document)), Scope::Read))
         .layer(axum::Extension(openapi::Open(gate.is_open())))
+        .layer(axum::Extension(Arc::clone(gate)))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(services)
 }
 
-/// Routes of other parts of the process, behind the scope `read`.
-pub fn readable(routes: Router, gate: &Arc<Gate>) -> Router {
-    routes.route_layer(middleware::from_fn_with_state((Arc::clone(gate), Scope::Read), require))
+/// Nobody keeps a copy of what changes.
+fn fresh(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The store did not do what was asked: the caller's doing, or a failure that the log tells of.

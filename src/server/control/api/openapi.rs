@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::certificates;
+use super::{certificates, hooks, limits};
 use crate::server::control::Problem;
 
 /// Whether everybody on the machine may do everything.
@@ -22,9 +22,17 @@ pub(super) struct Open(pub(super) bool);
         description = "Certificates to keep in good standing, and what limits them. Times are RFC 3339, serial numbers lower-case hexadecimal, errors problem documents (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    paths(certificates::register, certificates::show, certificates::revoke, certificates::unhold),
+    paths(
+        certificates::register, certificates::show, certificates::revoke, certificates::unhold,
+        limits::register, limits::order, limits::view, limits::deliver, limits::release, limits::show,
+        limits::capacity, hooks::step_ca,
+    ),
     components(schemas(Problem)),
-    tags((name = "certificates", description = "What is answered for.")),
+    tags(
+        (name = "certificates", description = "What is answered for."),
+        (name = "limits", description = "How many new accounts and certificates, to whom, and when more."),
+        (name = "hooks", description = "Calls in the form of other programs."),
+    ),
 )]
 struct Api;
 
@@ -77,6 +85,14 @@ mod tests {
             ("/v1/certificates/{issuer}/{serial}", "get"),
             ("/v1/certificates/{issuer}/{serial}/revocation", "post"),
             ("/v1/certificates/{issuer}/{serial}/revocation", "delete"),
+            ("/v1/registrations", "post"),
+            ("/v1/orders", "post"),
+            ("/v1/orders/{id}", "get"),
+            ("/v1/orders/{id}", "delete"),
+            ("/v1/orders/{id}/certificate", "post"),
+            ("/v1/limits", "get"),
+            ("/v1/capacity", "get"),
+            ("/v1/hooks/step-ca", "post"),
         ] {
             let operation = &document["paths"][path][method];
             assert!(operation["operationId"].is_string(), "{method} {path}: {operation}");

@@ -1,0 +1,206 @@
+//! Registrations and orders, refusals, and the webhook of step-ca.
+
+use std::fs;
+
+use goodstanding::clock::{Clock, SystemClock, UnixTime};
+use goodstanding::ocsp::CertStatus;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use super::caller::{Call, call, status};
+use super::credentials::guarded;
+use crate::support::ca::KeyKind;
+use crate::support::server::Server;
+use crate::support::site::{Site, root};
+
+/// A site with one of the shipped profiles.
+fn limited(site: &Site, profile: &str) {
+    let file = root().join("config/limits").join(profile);
+    let text = fs::read_to_string(site.path("goodstanding.toml")).unwrap();
+    site.configure(&format!("{text}[limits]\nprofile = \"{}\"\n", file.display()));
+}
+
+/// A process that does not sign has no guard: what refuses are the nominal limits alone.
+const UNGUARDED: [&str; 2] = ["--role", "ocsp,control"];
+
+fn order(site: &Site, names: &[&str]) -> Call {
+    call(site, "POST", "/v1/orders").json(&json!({ "account": "acct-17", "identifiers": names }))
+}
+
+fn document(reply: &crate::support::http::Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+#[test]
+fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "current.toml");
+    let _server = Server::start(&site);
+    let reply = order(&site, &["shop.example.org", "www.example.org"]).send();
+    let accepted = document(&reply);
+    assert_eq!(reply.status, 201, "{accepted}");
+    assert!(reply.header("ratelimit").unwrap().contains("r="), "{:?}", reply.header("ratelimit"));
+    assert!(reply.header("ratelimit-policy").unwrap().contains(";w=604800"));
+    let place = reply.header("location").unwrap().to_owned();
+    assert_eq!(place, format!("/v1/orders/{}", accepted["id"]));
+    let (code, shown) = call(&site, "GET", &place).made();
+    assert_eq!((code, &shown["state"]), (200, &json!("reserved")), "{shown}");
+
+    let leaf = site.ca.issue("shop.example.org");
+    let pem = fs::read(&leaf.certificate).unwrap();
+    let hand_in =
+        || call(&site, "POST", &format!("{place}/certificate")).body("application/x-pem-file", &pem);
+    let reply = hand_in().send();
+    assert_eq!(status(&site, &leaf), Some(CertStatus::Good));
+    let delivered = document(&reply);
+    assert_eq!(reply.status, 201, "{delivered}");
+    assert_eq!((&delivered["served"], &delivered["late"]), (&json!(true), &json!(false)));
+    assert_eq!(hand_in().made().0, 200, "handing in again changes nothing");
+    let (_, shown) = call(&site, "GET", &place).made();
+    assert_eq!(shown["state"], "issued", "{shown}");
+    assert_eq!(call(&site, "DELETE", &place).made().0, 409);
+
+    let other = site.ca.issue("other.example.org");
+    let other = fs::read(&other.certificate).unwrap();
+    let twice = call(&site, "POST", &format!("{place}/certificate")).body("application/x-pem-file", &other);
+    assert_eq!(twice.made().0, 409);
+    let (code, limits) = call(&site, "GET", "/v1/limits?domain=example.org").made();
+    assert_eq!(code, 200);
+    assert!(limits.to_string().contains(&leaf.serial.trim_start_matches('0').to_lowercase()), "{limits}");
+    let log = site.goodstanding(&["audit", "export"]).ok().out();
+    for action in ["order.accept", "order.commit", "certificate.register"] {
+        assert!(log.contains(&format!("\"action\":\"{action}\"")), "{action}: {log}");
+    }
+}
+
+#[test]
+fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_act_on() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "2016-01.toml");
+    let _server = Server::start_with(&site, &UNGUARDED);
+    for number in 0..5 {
+        let reply = order(&site, &[&format!("n{number}.example.org")]).send();
+        assert_eq!(reply.status, 201, "{}", document(&reply));
+    }
+    let before = SystemClock.now();
+    let reply = order(&site, &["n6.example.org"]).send();
+    let refusal = document(&reply);
+    assert_eq!((reply.status, reply.header("content-type")), (429, Some("application/problem+json")));
+    assert_eq!(refusal["type"], "urn:ietf:params:acme:error:rateLimited");
+    assert_eq!(
+        (&refusal["count"], &refusal["effective"], &refusal["nominal"]),
+        (&json!(5), &json!(5), &json!(5))
+    );
+    assert_eq!((&refusal["key"], &refusal["period_seconds"]), (&json!("example.org"), &json!(604_800)));
+    assert_eq!(refusal["counted"].as_array().unwrap().len(), 5, "{refusal}");
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert_eq!(refusal["retry_after"], wait);
+    let at = UnixTime::parse_rfc3339(refusal["retry_at"].as_str().unwrap()).unwrap();
+    assert!(at.since(before).as_secs().abs_diff(wait) <= 2, "{at} in {wait} s");
+    let detail = refusal["detail"].as_str().unwrap();
+    for piece in ["5", "example.org", "7 days", refusal["retry_at"].as_str().unwrap()] {
+        assert!(detail.contains(piece), "{piece}: {detail}");
+    }
+    assert!(reply.header("link").unwrap().ends_with("rel=\"help\""));
+    assert!(reply.header("ratelimit").unwrap().contains("r=0"));
+    assert!(reply.header("ratelimit-policy").unwrap().contains("q=5;w=604800"));
+    // Another domain is another matter, and a place given up is free.
+    let (code, accepted) = order(&site, &["a.example.net"]).made();
+    assert_eq!(code, 201);
+    assert_eq!(call(&site, "DELETE", &format!("/v1/orders/{}", accepted["id"])).made().0, 200);
+}
+
+#[test]
+fn too_many_registrations_from_an_address_are_refused_in_the_known_words() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "2016-01.toml");
+    let _server = Server::start_with(&site, &UNGUARDED);
+    let register = |ip: &str| call(&site, "POST", "/v1/registrations").json(&json!({ "ip": ip }));
+    for _ in 0..10 {
+        assert_eq!(register("192.0.2.7").made().0, 201);
+    }
+    let (code, refusal) = register("192.0.2.7").made();
+    assert_eq!(code, 429);
+    assert!(refusal["title"].as_str().unwrap().starts_with("too many registrations for this IP: see "));
+    assert_eq!(register("192.0.2.8").made().0, 201);
+    assert_eq!(register("nowhere").made().0, 422);
+    assert_eq!(call(&site, "GET", "/v1/limits?ip=nowhere").made().0, 422);
+    assert_eq!(call(&site, "GET", "/v1/limits?colour=blue").made().0, 400);
+    assert_eq!(call(&site, "GET", "/v1/orders/999999").made().0, 404);
+}
+
+#[test]
+fn an_order_sent_again_with_its_key_holds_one_place() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "2016-01.toml");
+    let _server = Server::start_with(&site, &UNGUARDED);
+    let again = || order(&site, &["n.example.org"]).header("Idempotency-Key", "o-1").send();
+    let first = again();
+    for _ in 0..9 {
+        let reply = again();
+        assert_eq!((reply.status, reply.header("idempotency-replayed")), (201, Some("true")));
+        assert_eq!(reply.body, first.body);
+    }
+}
+
+#[test]
+fn capacity_is_told_with_or_without_a_guard() {
+    let site = Site::new(KeyKind::P256);
+    let _server = Server::start(&site);
+    let (code, capacity) = call(&site, "GET", "/v1/capacity").made();
+    assert_eq!(code, 200);
+    assert!(capacity["pressure"]["multiplier"].is_number(), "{capacity}");
+    assert!(capacity["orders"]["new_orders"].is_u64(), "{capacity}");
+}
+
+/// As step-ca sends it: the body, its id, the HMAC in hexadecimal.
+fn ask(site: &Site, id: &str, secret: &[u8], body: &Value) -> Value {
+    let body = body.to_string();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), body.as_bytes());
+    let hex: String = tag.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+    let reply = call(site, "POST", "/v1/hooks/step-ca")
+        .header("X-Smallstep-Webhook-ID", id)
+        .header("X-Smallstep-Signature", &hex)
+        .body("application/json", body.as_bytes())
+        .send();
+    assert_eq!(reply.status, 200);
+    document(&reply)
+}
+
+#[test]
+fn step_ca_is_told_yes_no_and_why() {
+    let site = guarded();
+    let text = fs::read_to_string(site.path("goodstanding.toml")).unwrap();
+    let profile = root().join("config/limits/2016-01.toml");
+    site.configure(&format!("{text}[limits]\nprofile = \"{}\"\n", profile.display()));
+    // The secret is given in base64, and used decoded.
+    let entry =
+        "[[step_ca]]\nwebhook_id = \"w-1\"\nsecret = \"MDEyMzQ1Njc4OWFiY2RlZg==\"\naccount = \"step\"\n";
+    fs::write(site.path("credentials.toml"), entry).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(site.path("credentials.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    let _server = Server::start_with(&site, &UNGUARDED);
+    let secret = b"0123456789abcdef";
+    let body = |name: &str| {
+        json!({ "timestamp": "2026-11-22T00:00:00Z", "x509Certificate": {
+            "subject": { "commonName": name }, "dnsNames": [name], "notAfter": "2027-01-01T00:00:00Z" } })
+    };
+    for number in 0..5 {
+        let answer = ask(&site, "w-1", secret, &body(&format!("n{number}.example.org")));
+        assert_eq!(answer, json!({ "allow": true }));
+    }
+    let refused = ask(&site, "w-1", secret, &body("n6.example.org"));
+    assert_eq!((&refused["allow"], &refused["error"]["code"]), (&json!(false), &json!("rateLimited")));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("example.org"), "{refused}");
+    for (id, secret, body, code) in [
+        ("w-1", &b"another secret!!"[..], body("x.example.net"), "unauthorized"),
+        ("w-2", &secret[..], body("x.example.net"), "unauthorized"),
+        ("w-1", &secret[..], json!({}), "malformed"),
+        ("w-1", &secret[..], json!({ "x509Certificate": { "emailAddresses": ["a@b"] } }), "malformed"),
+    ] {
+        let answer = ask(&site, id, secret, &body);
+        assert_eq!((&answer["allow"], &answer["error"]["code"]), (&json!(false), &json!(code)), "{answer}");
+    }
+    let log = site.goodstanding(&["audit", "export"]).ok().out();
+    assert!(log.contains("webhook step-ca w-1 from 127.0.0.1"), "{log}");
+}
