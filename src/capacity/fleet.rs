@@ -258,9 +258,9 @@ mod tests {
     fn a_day_that_passes_is_the_first_day_of_the_forecast() {
         let mut fleet = ninety();
         let ahead = fleet.ahead(200);
-        for day in 1..=200 {
+        for (day, expected) in ahead[0].iter().enumerate().skip(1) {
             let turn = fleet.next_day();
-            assert!((fleet.total() - ahead[0][day]).abs() < 1e-6, "day {day}");
+            assert!((fleet.total() - expected).abs() < 1e-6, "day {day}");
             assert!(day > 30 || (turn.renewed - 3_500.0).abs() < 1e-6);
         }
     }

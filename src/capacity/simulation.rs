@@ -158,7 +158,7 @@ pub fn run(scenario: Scenario) -> Outcome {
     let mut samples = Vec::new();
     for step in 0..run.scenario.days * STEPS_A_DAY {
         let sample = run.step(step);
-        if step % STEPS_A_LOOK == 0 {
+        if step.is_multiple_of(STEPS_A_LOOK) {
             samples.push(sample);
         }
     }
@@ -195,7 +195,7 @@ impl Run {
 
     fn step(&mut self, step: u32) -> Sample {
         self.take_events(step);
-        if step % STEPS_A_DAY == 0 && step > 0 {
+        if step.is_multiple_of(STEPS_A_DAY) && step > 0 {
             self.day = self.scenario.fleet.next_day();
         }
         let share = 1.0 / f64::from(STEPS_A_DAY);
@@ -227,7 +227,7 @@ impl Run {
         let left = |span: Duration| span.as_secs_f64() - signed.oldest;
         let to_stale = left(self.scenario.terms.deadline);
         self.asked += offered;
-        if step % STEPS_A_LOOK == 0 {
+        if step.is_multiple_of(STEPS_A_LOOK) {
             let reading = Reading {
                 now: UnixTime(i64::from(step + 1) * STEP.as_secs().cast_signed()),
                 tokens: self.tokens(step),

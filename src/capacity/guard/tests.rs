@@ -69,7 +69,7 @@ fn the_worked_example_is_throttled_to_what_fits() {
     assert_eq!((report.state, report.lever), (State::Amber, Lever::Throttle));
     assert_eq!(
         report.reason,
-        "54 % of the HSM capacity in use (limit 67 %): 2500 new certificates a day are asked for and 1075 fit, \
+        "54 % of the HSM capacity in use (limit 67 %): 2501 new certificates a day are asked for and 1075 fit, \
          bounded by the fleet in 90 days; 43 % of new issuance is allowed"
     );
     assert_eq!(report.eases_at, Some(UnixTime(START + 86_400).plus(90 * 24 * HOUR)));
