@@ -86,7 +86,7 @@ impl Rota {
         let mut reached = AHEAD.into_iter().filter(|ahead| left <= *ahead && life >= *ahead * 2);
         // The first one reached is the earliest; the last one is where it stands now.
         let earliest = reached.next()?;
-        Some(Alarm::Within(reached.last().unwrap_or(earliest)))
+        Some(Alarm::Within(reached.next_back().unwrap_or(earliest)))
     }
 
     /// Where one responder takes over from another so late that answers are cut short before (B5),
