@@ -9,9 +9,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "a measurement that cannot go on has only panics; its figures are printed"
 )]
 

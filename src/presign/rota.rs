@@ -83,10 +83,8 @@ impl Rota {
         let left = until.since(now);
         let last = self.0.iter().filter(|duty| duty.ends == until);
         let life = last.map(|duty| duty.ends.since(duty.begins)).max().unwrap_or_default();
-        let mut reached = AHEAD.into_iter().filter(|ahead| left <= *ahead && life >= *ahead * 2);
-        // The first one reached is the earliest; the last one is where it stands now.
-        let earliest = reached.next()?;
-        Some(Alarm::Within(reached.next_back().unwrap_or(earliest)))
+        let reached = AHEAD.into_iter().filter(|ahead| left <= *ahead && life >= *ahead * 2);
+        reached.min().map(Alarm::Within)
     }
 
     /// Where one responder takes over from another so late that answers are cut short before (B5),
