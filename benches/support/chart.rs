@@ -36,18 +36,13 @@ pub(crate) fn svg(title: &str, series: &[Series]) -> String {
             .label_style(("sans-serif", 12).into_font().color(&INK))
             .draw()
             .expect("the mesh is drawn");
-        for ((name, points), colour) in series.iter().zip(COLOURS.iter().cycle()) {
+        for (rank, ((name, points), colour)) in (0u32..).zip(series.iter().zip(COLOURS.iter().cycle())) {
             chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2))).expect("a line");
             let dots = points.iter().map(|point| Circle::new(*point, 4, colour.filled()));
             chart.draw_series(dots).expect("the points");
-            if let Some((size, cost)) = points.first() {
-                let text = Text::new(
-                    *name,
-                    (*size, cost + highest * 0.07),
-                    ("sans-serif", 13).into_font().color(colour),
-                );
-                chart.draw_series([text]).expect("a name");
-            }
+            let top = highest * (0.97 - 0.07 * f64::from(rank));
+            let text = Text::new(*name, (1e4, top), ("sans-serif", 13).into_font().color(colour));
+            chart.draw_series([text]).expect("a name");
         }
         area.present().expect("text in memory takes a chart");
     }
