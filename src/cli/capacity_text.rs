@@ -47,7 +47,7 @@ fn optional_span(seconds: Option<i64>) -> String {
 }
 
 fn lines<const N: usize>(rows: [(&str, String); N]) -> String {
-    rows.iter().map(|(name, value)| format!("  {name:<26}{value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("  {name:<28}{value}\n")).collect()
 }
 
 pub(super) fn report_text(report: &Report) -> String {
