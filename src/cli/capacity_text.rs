@@ -12,7 +12,7 @@ fn count(number: f64) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -47,7 +47,7 @@ fn optional_span(seconds: Option<i64>) -> String {
 }
 
 fn lines<const N: usize>(rows: [(&str, String); N]) -> String {
-    rows.iter().map(|(name, value)| format!("  {name:<26}{value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("  {name:<28}{value}\n")).collect()
 }
 
 pub(super) fn report_text(report: &Report) -> String {
