@@ -44,6 +44,9 @@ pub(super) struct Sources {
 pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findings, AppError> {
     let (app, clock) = (Arc::clone(&sources.app), Arc::clone(&sources.app.clock));
     let settings = app.settings();
+    if settings.capacity.pack_max > 1 {
+        tracing::warn!("capacity.pack_max has no effect yet: each answer is signed for one certificate");
+    }
     let remembered = match last_report(&*app.store, clock.now()).await {
         Ok(report) => report,
         // The guard itself tells what is wrong with the record.
@@ -136,7 +139,8 @@ fn reckoning(settings: &Settings) -> guard::Settings {
             drain: capacity.drain,
         },
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
-        pack_max: capacity.pack_max,
+        // Answers are signed for one certificate each: the guard must not count on packs.
+        pack_max: 1,
         throttle: throttle::Settings::default(),
         smoothing: std::time::Duration::from_secs(86_400),
     }

@@ -97,12 +97,6 @@ impl Policies {
         self.all().map(|policy| policy.freshness.refresh()).min().unwrap_or_default()
     }
 
-    /// The longest refresh interval of any issuer.
-    #[must_use]
-    pub fn longest_refresh(&self) -> Duration {
-        self.all().map(|policy| policy.freshness.refresh()).max().unwrap_or_default()
-    }
-
     fn all(&self) -> impl Iterator<Item = &Policy> {
         std::iter::once(&self.default).chain(self.own.values())
     }
@@ -126,7 +120,6 @@ mod tests {
         policies.set(IssuerId(2), own);
         assert_eq!((policies.of(IssuerId(1)), policies.of(IssuerId(2))), (&common, &own));
         assert_eq!((policies.longest_history(), policies.shortest_refresh()), (90 * DAY, 3 * DAY));
-        assert_eq!(policies.longest_refresh(), 30 * DAY);
         let ends = UnixTime(1_000);
         assert_eq!(policies.of(IssuerId(1)).answered_until(ends), ends);
         assert_eq!(policies.of(IssuerId(2)).answered_until(ends), ends.plus(90 * DAY));

@@ -39,6 +39,8 @@ const SUSPICIOUS: u32 = 16;
 const TRUSTED: Duration = Duration::from_secs(60);
 /// A token that fails again so soon after it was mended is mended with back-off.
 const STABLE: Duration = Duration::from_secs(10);
+/// The longest back-off of one that every mending helps for a while: it signs between its failures.
+const FLAPPING: Duration = Duration::from_secs(8);
 
 /// Shared by the threads and handles of one signer.
 pub(crate) struct Pool {
@@ -172,7 +174,7 @@ impl Pool {
         let again = crew.mended.is_some_and(|mended| now.saturating_sub(mended) < STABLE);
         crew.failed_generation = generation;
         crew.tries = if again { crew.tries + 1 } else { 0 };
-        crew.next_try = now + if again { backoff(crew.tries) } else { Duration::ZERO };
+        crew.next_try = now + if again { backoff(crew.tries).min(FLAPPING) } else { Duration::ZERO };
         let reason: Arc<str> = error.to_string().into();
         tracing::warn!(token = %self.token, %reason, "the token failed, mending it");
         if error.class() == FailureClass::Pin {
