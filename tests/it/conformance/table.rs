@@ -8,11 +8,7 @@ use std::path::Path;
 use crate::support::site::root;
 
 /// Lines that nothing shows yet, and why.
-const OPEN: [(&str, &str); 3] = [
-    ("S1", "the control API has no call that the issuance limiter refuses yet"),
-    ("S3", "the control API has no call that the issuance limiter counts yet"),
-    ("S5", "the control API has no call that the capacity guard refuses yet"),
-];
+const OPEN: [(&str, &str); 0] = [];
 
 const DOCUMENT: &str = "docs/conformance.md";
 

@@ -31,6 +31,14 @@ fn document(reply: &crate::support::http::Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap()
 }
 
+/// A parameter of a RateLimit or RateLimit-Policy header.
+fn parameter(reply: &crate::support::http::Reply, header: &str, name: &str) -> u64 {
+    let header = reply.header(header).unwrap();
+    let of = |part: &str| part.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok();
+    header.split([';', ',']).find_map(of).unwrap_or_else(|| panic!("no {name} in {header}"))
+}
+
+/// S3.
 #[test]
 fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns() {
     let site = Site::new(KeyKind::P256);
@@ -39,7 +47,8 @@ fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns(
     let reply = order(&site, &["shop.example.org", "www.example.org"]).send();
     let accepted = document(&reply);
     assert_eq!(reply.status, 201, "{accepted}");
-    assert!(reply.header("ratelimit").unwrap().contains("r="), "{:?}", reply.header("ratelimit"));
+    assert!(reply.header("ratelimit").unwrap().starts_with('"'), "{:?}", reply.header("ratelimit"));
+    assert!(parameter(&reply, "ratelimit", "r") > 0 && parameter(&reply, "ratelimit", "t") <= 604_800);
     assert!(reply.header("ratelimit-policy").unwrap().contains(";w=604800"));
     let place = reply.header("location").unwrap().to_owned();
     assert_eq!(place, format!("/v1/orders/{}", accepted["id"]));
@@ -73,6 +82,7 @@ fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns(
     }
 }
 
+/// S1, S3.
 #[test]
 fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_act_on() {
     let site = Site::new(KeyKind::P256);
@@ -102,7 +112,8 @@ fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_ac
         assert!(detail.contains(piece), "{piece}: {detail}");
     }
     assert!(reply.header("link").unwrap().ends_with("rel=\"help\""));
-    assert!(reply.header("ratelimit").unwrap().contains("r=0"));
+    assert_eq!(parameter(&reply, "ratelimit", "r"), 0);
+    assert!(parameter(&reply, "ratelimit", "t") <= wait, "{:?}", reply.header("ratelimit"));
     assert!(reply.header("ratelimit-policy").unwrap().contains("q=5;w=604800"));
     // Another domain is another matter, and a place given up is free.
     let (code, accepted) = order(&site, &["a.example.net"]).made();
@@ -141,6 +152,30 @@ fn an_order_sent_again_with_its_key_holds_one_place() {
         assert_eq!((reply.status, reply.header("idempotency-replayed")), (201, Some("true")));
         assert_eq!(reply.body, first.body);
     }
+}
+
+/// S5: a guard that knows of no token what it carries lets a quarter of the limits pass.
+#[test]
+fn a_refusal_for_capacity_says_so_beside_its_acme_type() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "2016-01.toml");
+    site.good_and_revoked();
+    fs::rename(site.path("softhsm/tokens"), site.path("softhsm/gone")).unwrap();
+    fs::create_dir(site.path("softhsm/tokens")).unwrap();
+    let _server = Server::start(&site);
+    let (_, capacity) = call(&site, "GET", "/v1/capacity").made();
+    assert_eq!(capacity["pressure"]["state"], "blind", "{capacity}");
+    assert_eq!(order(&site, &["a.example.org"]).made().0, 201);
+    let reply = order(&site, &["b.example.org"]).send();
+    let refusal = document(&reply);
+    assert_eq!((reply.status, &refusal["cause"]), (429, &json!("tightened")), "{refusal}");
+    assert_eq!(refusal["type"], "urn:ietf:params:acme:error:rateLimited");
+    let kind = refusal["capacity"]["type"].as_str().unwrap();
+    assert!(kind.ends_with("#temporary-reduced-capacity"), "{kind}");
+    assert_eq!((&refusal["nominal"], &refusal["effective"]), (&json!(5), &json!(1)));
+    assert_eq!(refusal["capacity"]["state"], "blind");
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!(parameter(&reply, "ratelimit", "t") <= wait);
 }
 
 #[test]

@@ -25,6 +25,9 @@ use crate::store::audit::NewLine;
 /// The kind of every refusal by a limit, as ACME clients know it (RFC 8555 section 6.7).
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 
+/// What a refusal for capacity is besides (IETF draft on RateLimit header fields, section on problem types).
+const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
@@ -360,7 +363,9 @@ pub(super) fn refusal(decision: &Decision) -> Problem {
         problem = problem.member("retry_at", at.to_string());
     }
     if let Some(capacity) = &refusal.capacity {
-        problem = problem.member("capacity", json!(capacity));
+        let mut member = json!(capacity);
+        member["type"] = REDUCED_CAPACITY.into();
+        problem = problem.member("capacity", member);
     }
     if let Outcome::Refused { refusals, .. } = &decision.outcome
         && refusals.len() > 1
