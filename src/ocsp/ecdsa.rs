@@ -32,7 +32,7 @@ pub fn der(plain: &[u8]) -> SmallVec<[u8; 512]> {
     out
 }
 
-/// r‖s, each as wide as P-256 or P-384 has it, from a SEQUENCE that [`der`] writes the same way; none for
+/// r‖s, each as wide as P-256 or P-384 has it, from a SEQUENCE that [`der()`] writes the same way; none for
 /// any other octets.
 #[must_use]
 pub fn plain(signature: &[u8]) -> Option<SmallVec<[u8; 2 * WIDEST]>> {

@@ -42,6 +42,13 @@ impl Memory {
         chunks.enumerate().flat_map(move |(number, chunk)| &chunk[if number == 0 { at } else { 0 }..])
     }
 
+    /// The words from a place to the end of its chunk: most records lie in one.
+    #[inline]
+    pub(super) fn in_chunk(&self, place: u32) -> &[AtomicU64] {
+        let (chunk, at, _) = locate(place as usize);
+        self.0.get(chunk).and_then(OnceLock::get).map_or(&[], |chunk| &chunk[at..])
+    }
+
     /// Makes room for so many words from `start` on. Returns the place; none beyond the last one.
     pub(super) fn extend(&self, start: usize, words: usize) -> Option<u32> {
         let end = start.checked_add(words).filter(|end| *end <= WORDS)?;

@@ -4,8 +4,8 @@
 //! whose first answer is still to be signed is told from a serial number that was never issued.
 //!
 //! What is the same for every answer of a responder (who signs, the CertIDs' algorithms and hashes, the
-//! octets around) stands once in a [`template`]; a slot holds what differs, packed into words
-//! ([`record`]) in one of 256 parts ([`part`]). The answer is written out when it is served, octet for
+//! octets around) stands once in a template; a slot holds what differs, packed into words
+//! (`record`) in one of 256 parts (`part`). The answer is written out when it is served, octet for
 //! octet as it was signed: [`Shelf::put`] keeps whole what does not come out so.
 //!
 //! Reads take no lock. Memory a certificate: its serial number and signature (an ECDSA signature as r‖s),

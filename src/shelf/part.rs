@@ -98,22 +98,23 @@ impl Index {
 impl Memory {
     /// The record at a place; none where there is none, which only a read during a change can find.
     fn record(&self, place: u32) -> Option<Record> {
-        let mut words = self.from(place).map(|word| word.load(Ordering::Relaxed));
-        let begin = [words.next()?, words.next()?];
-        let count = Header::of(begin[1]).words();
-        Some(Record::read(count, begin.into_iter().chain(words)))
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let chunk = self.in_chunk(place);
+        let second = chunk.get(1).or_else(|| self.from(place).nth(1))?;
+        let count = Header::of(load(second)).words();
+        Some(match chunk.get(..count) {
+            Some(words) => Record::read(count, words.iter().map(load)),
+            None => Record::read(count, self.from(place).map(load)),
+        })
     }
 
     /// Whether the record at a place is that of a certificate.
     fn holds(&self, place: u32, issuer: u32, serial: &[u8]) -> bool {
-        let mut words = self.from(place).map(|word| word.load(Ordering::Relaxed));
-        let (Some(first), Some(second)) = (words.next(), words.next()) else { return false };
-        issuer_of(first) == issuer
-            && Header::of(second).serial() == serial.len()
-            && serial
-                .chunks(WORD)
-                .zip(words.skip(FIXED / WORD - 2))
-                .all(|(octets, word)| word.to_le_bytes()[..octets.len()] == *octets)
+        let count = FIXED / WORD + serial.len().div_ceil(WORD);
+        match self.in_chunk(place).get(..count) {
+            Some(words) => is_of(words.iter(), issuer, serial),
+            None => is_of(self.from(place), issuer, serial),
+        }
     }
 
     fn write(&self, place: u32, record: &Record) {
@@ -121,6 +122,16 @@ impl Memory {
             place.store(word, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether the words of a record are those of a certificate.
+fn is_of<'w>(words: impl Iterator<Item = &'w AtomicU64>, issuer: u32, serial: &[u8]) -> bool {
+    let mut words = words.map(|word| word.load(Ordering::Relaxed));
+    let (Some(first), Some(second)) = (words.next(), words.next()) else { return false };
+    let octets = |(octets, word): (&[u8], u64)| word.to_le_bytes()[..octets.len()] == *octets;
+    issuer_of(first) == issuer
+        && Header::of(second).serial() == serial.len()
+        && serial.chunks(WORD).zip(words.skip(FIXED / WORD - 2)).all(octets)
 }
 
 impl Part {

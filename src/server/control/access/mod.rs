@@ -1,7 +1,7 @@
 //! Who may call the control listener, and how often.
 //!
 //! On a loopback address without a file of credentials everybody on the machine may do everything
-//! (except web pages: see [`origin`]). With one, each call but `/livez` and `/readyz` needs a token
+//! (except web pages: see `origin`). With one, each call but `/livez` and `/readyz` needs a token
 //! that has the scope for it.
 
 mod buckets;
