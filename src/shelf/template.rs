@@ -213,7 +213,7 @@ impl Templates {
             shape.write(record, &mut written);
             written == answer.response_data
         };
-        let hashes: Vec<HashAlgorithm> = response::cert_id_hashes(answer.response_data).collect();
+        let hashes = || response::cert_id_hashes(answer.response_data);
         let mut kept_whole = None;
         let mut shapes = 0;
         for place in places.iter().rev() {
@@ -224,7 +224,7 @@ impl Templates {
             match &template.shape {
                 Some(shape) if writes(shape) => return (*place, false),
                 Some(_) => shapes += 1,
-                None if template.hashes == hashes => kept_whole = Some(*place),
+                None if hashes().eq(template.hashes.iter().copied()) => kept_whole = Some(*place),
                 None => {}
             }
         }
@@ -234,7 +234,7 @@ impl Templates {
             return (place, true);
         }
         let place = all.len() as u16;
-        let template = Template { frame: Arc::clone(&answer.frame), shape, hashes };
+        let template = Template { frame: Arc::clone(&answer.frame), shape, hashes: hashes().collect() };
         let mut more = Vec::clone(&all);
         more.push(Arc::new(template));
         self.all.store(Arc::new(more));

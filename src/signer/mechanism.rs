@@ -8,7 +8,7 @@ use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use sha2::Digest;
 
-use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
+use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm, ecdsa};
 
 /// The DER of DigestInfo for SHA-256 up to the digest (RFC 8017 section 9.2, note 1).
 const DIGEST_INFO_SHA256: [u8; 19] =
@@ -118,30 +118,9 @@ impl Input<'_> {
     }
 }
 
-/// r‖s as `SEQUENCE { r INTEGER, s INTEGER }` (RFC 3279 section 2.2.3).
+/// r‖s of the right width as it goes over the wire.
 fn ecdsa_der(signature: &[u8], width: usize) -> Option<Vec<u8>> {
-    if signature.len() != 2 * width {
-        return None;
-    }
-    let (r, s) = signature.split_at(width);
-    let mut body = Vec::with_capacity(2 * width + 6);
-    for integer in [r, s] {
-        let start = integer.iter().position(|octet| *octet != 0).unwrap_or(width - 1);
-        let digits = &integer[start..];
-        let pad = digits[0] & 0x80 != 0;
-        body.push(0x02);
-        // At most 49 octets: the length always fits the short form.
-        body.push(u8::try_from(digits.len() + usize::from(pad)).ok()?);
-        if pad {
-            body.push(0);
-        }
-        body.extend_from_slice(digits);
-    }
-    let mut der = Vec::with_capacity(body.len() + 2);
-    der.push(0x30);
-    der.push(u8::try_from(body.len()).ok().filter(|length| *length < 0x80)?);
-    der.extend_from_slice(&body);
-    Some(der)
+    (signature.len() == 2 * width).then(|| ecdsa::der(signature).into_vec())
 }
 
 /// The mechanism that makes a key pair.
