@@ -170,6 +170,7 @@ pub async fn serve(
         let policies = Arc::clone(&running.pipeline.policies);
         // Nobody waits for its task: whoever asked it something waits for the answer.
         let (limiter, _task) = app.start_limiter(running.pressure()).await?;
+        limiter.register_metrics(&mut metrics);
         _ = running.limiter.set(limiter.clone());
         let services = api::Services {
             limiter,

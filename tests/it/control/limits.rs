@@ -186,6 +186,8 @@ fn capacity_is_told_with_or_without_a_guard() {
     assert_eq!(code, 200);
     assert!(capacity["pressure"]["multiplier"].is_number(), "{capacity}");
     assert!(capacity["orders"]["new_orders"].is_u64(), "{capacity}");
+    let (metrics, new) = (call(&site, "GET", "/metrics").send(), "goodstanding_limits_new_orders_total 0");
+    assert!(String::from_utf8(metrics.body).unwrap().contains(new));
 }
 
 /// As step-ca sends it: the body, its id, the HMAC in hexadecimal.
