@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
@@ -19,6 +20,7 @@ use crate::capacity::model::{Reserve, Terms, Work};
 use crate::capacity::{Report, throttle};
 use crate::clock::UnixTime;
 use crate::presign::keeper::KeeperStats;
+use crate::presign::levers::Levers;
 use crate::server::control::api::CapacityReport;
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
@@ -33,6 +35,8 @@ pub(super) struct Sources {
     pub(super) shelf: Arc<Shelf>,
     pub(super) keeper: Arc<KeeperStats>,
     pub(super) signers: Arc<ArcSwap<Vec<Signer>>>,
+    /// What the engine is asked to do.
+    pub(super) levers: Arc<Levers>,
     /// New certificates asked for since the start, accepted or refused, renewals not counted.
     pub(super) offered: Box<dyn Fn() -> u64 + Send>,
 }
@@ -44,9 +48,6 @@ pub(super) struct Sources {
 pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findings, AppError> {
     let (app, clock) = (Arc::clone(&sources.app), Arc::clone(&sources.app.clock));
     let settings = app.settings();
-    if settings.capacity.pack_max > 1 {
-        tracing::warn!("capacity.pack_max has no effect yet: each answer is signed for one certificate");
-    }
     let remembered = match last_report(&*app.store, clock.now()).await {
         Ok(report) => report,
         // The guard itself tells what is wrong with the record.
@@ -68,6 +69,18 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
         Pace::default(),
     )
     .await?;
+    let (mut reports, levers) = (findings.report.clone(), Arc::clone(&sources.levers));
+    let reckoned = Arc::clone(&app);
+    let stop = shutdown.clone();
+    shutdown.spawn(async move {
+        loop {
+            obey(&reports.borrow_and_update(), &terms(&reckoned.settings()), &levers);
+            tokio::select! {
+                () = stop.stopped() => return,
+                changed = reports.changed() => if changed.is_err() { return },
+            }
+        }
+    });
     let mut meter = Meter { known, away: BTreeMap::new(), offered: 0 };
     let measure = move || meter.read(&sources);
     let settings = move || {
@@ -77,6 +90,13 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
     let stop = shutdown.clone();
     shutdown.spawn(async move { guard.run(measure, settings, stop).await });
     Ok(findings)
+}
+
+/// Sets the levers as a report says.
+fn obey(report: &Report, terms: &Terms, levers: &Levers) {
+    let refresh = Duration::from_secs(report.refresh_seconds);
+    let pack = u32::try_from(report.pack).unwrap_or(u32::MAX);
+    levers.set(pack, refresh.as_secs_f64() / terms.refresh.as_secs_f64());
 }
 
 /// What is remembered between two readings.
@@ -105,7 +125,7 @@ impl Meter {
             offered: more as f64,
             time_to_stale: left(outlook.stale_at),
             time_to_expiry: left(outlook.expires_at),
-            overdue: due as f64,
+            overdue: due as f64 / sources.levers.pack() as f64,
         };
         let shelf = &sources.shelf;
         Measured { reading, unexpired: shelf.is_complete().then(|| shelf.certificates() as u64) }
@@ -139,10 +159,9 @@ fn reckoning(settings: &Settings) -> guard::Settings {
             drain: capacity.drain,
         },
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
-        // Answers are signed for one certificate each: the guard must not count on packs.
-        pack_max: 1,
+        pack_max: capacity.pack_max,
         throttle: throttle::Settings::default(),
-        smoothing: std::time::Duration::from_secs(86_400),
+        smoothing: Duration::from_secs(86_400),
     }
 }
 
@@ -246,8 +265,6 @@ impl Collector for CapacityFigures {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

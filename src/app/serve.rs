@@ -120,6 +120,7 @@ pub async fn serve(
             app: Arc::clone(&app),
             shelf: Arc::clone(&running.shelf),
             keeper: Arc::clone(&stats),
+            levers: Arc::clone(&running.pipeline.levers),
             signers: Arc::clone(&running.signers),
             offered: Box::new(move || asking.limiter.get().map_or(0, |limiter| limiter.tally().new_orders)),
         };
@@ -279,6 +280,7 @@ impl Running {
             clock: Arc::clone(&app.clock),
             policies,
             settings: pipeline::Settings::default(),
+            levers: Arc::default(),
         };
         Ok(Self {
             app,

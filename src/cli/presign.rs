@@ -88,6 +88,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             clock: Arc::clone(&app.clock),
             policies: Arc::new(ArcSwap::from_pointee(policies)),
             settings: paces,
+            levers: Arc::default(),
         };
         let shutdown = Shutdown::new();
         stop_on_signal(&shutdown)?;

@@ -119,7 +119,8 @@ pub async fn plan(
                 let answer = entry.answer.filter(|answer| answer.this_update <= now);
                 let due = answer.is_none_or(|answer| {
                     let times = [answer.this_update, answer.next_update];
-                    policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
+                    answer.broken
+                        || policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
                 });
                 if due && entry.not_before.is_none_or(|not_before| not_before <= now) {
                     missing += usize::from(entry.answer.is_none());
@@ -129,7 +130,8 @@ pub async fn plan(
                         serial: entry.serial,
                         revoked: false,
                         answer: answer.map(|answer| (answer.this_update, answer.next_update)),
-                        retired: answer.is_some_and(|answer| policies.is_retired(answer.responder)),
+                        retired: answer
+                            .is_some_and(|answer| answer.broken || policies.is_retired(answer.responder)),
                         not_before: entry.not_before,
                     };
                     engine.note(&seen, until);

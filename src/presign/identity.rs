@@ -127,7 +127,7 @@ pub struct SignedDraft {
     /// What.
     pub draft: Draft,
     /// The verified signature.
-    pub signature: Vec<u8>,
+    pub signature: Bytes,
 }
 
 /// Why nobody signed.
@@ -218,7 +218,23 @@ impl Identity {
         policy: &Policy,
         now: UnixTime,
     ) -> Result<Draft, ResponseError> {
-        let cert_ids = self.cert_id_hashes.iter().map(|hash| (self.issuer.cert_id(*hash, serial), status));
+        self.draft_pack(&[(serial, status)], policy, now)
+    }
+
+    /// The answer to be stored for several certificates: as [`Identity::draft`], one certificate after the
+    /// other.
+    ///
+    /// # Errors
+    /// As [`ResponseData::encode`].
+    pub fn draft_pack(
+        &self,
+        certificates: &[(Serial, CertStatus)],
+        policy: &Policy,
+        now: UnixTime,
+    ) -> Result<Draft, ResponseError> {
+        let cert_ids = certificates.iter().flat_map(|(serial, status)| {
+            self.cert_id_hashes.iter().map(|hash| (self.issuer.cert_id(*hash, *serial), *status))
+        });
         let next_update = policy.freshness.next_update(now, self.not_after);
         self.draft_for(Asked::new(cert_ids.collect(), None, false), next_update, now)
     }
@@ -280,7 +296,7 @@ impl Identity {
     ) -> Result<SignedDraft, IdentityError> {
         let draft = draft(self)?;
         let signature = self.sign(&draft, order).await?;
-        Ok(SignedDraft { identity: Arc::clone(self), draft, signature })
+        Ok(SignedDraft { identity: Arc::clone(self), draft, signature: signature.into() })
     }
 
     fn fitness(&self) -> Fitness {

@@ -221,8 +221,9 @@ fn the_lane_follows_from_what_a_certificate_has_now() {
         responder: ResponderNumber(1),
         this_update: NOW,
         next_update: UnixTime(NOW.plus(7 * DAY).0 - 1),
-        response_data: Vec::new(),
-        signature: Vec::new(),
+        response_data: Bytes::new(),
+        signature: Bytes::new(),
+        pack: None,
     };
     let state = |revoked: bool, answer| CertificateState {
         certificate: CertificateRecord {

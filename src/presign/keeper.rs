@@ -1,7 +1,7 @@
 //! Keeps the fleet fresh while serving: fills the shelf, follows the store's feed, and signs what
 //! comes due.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::Lane;
-use crate::store::{CertificateKey, CertificateRecord, CertificateState, FeedPosition, Shard, StoreError};
+use crate::store::{CertificateKey, CertificateRecord, CertificateState, FeedPosition, PackNumber, Shard, StoreError};
 
 /// Certificates read at a time when the shelf is filled.
 const PAGE: u32 = 2_000;
@@ -49,6 +49,10 @@ const NEAR: [Duration; 2] = [Duration::from_secs(3_600), Duration::from_secs(4 *
 
 /// Ticks between two looks at the whole shelf.
 const HOUSEKEEPING: u64 = 300;
+
+/// Between two changes of the refresh interval that is planned with: each plans ten million certificates
+/// anew in about a second.
+const STRETCH_WAIT: Duration = Duration::from_secs(30);
 
 /// When an answer that cannot be framed yet is looked at again, if nothing happens before.
 const FRAME_WAIT: Duration = Duration::from_secs(30);
@@ -98,6 +102,8 @@ pub struct Keeper {
     position: FeedPosition,
     /// Certificates that the feed named and that are still to be read.
     news: VecDeque<CertificateKey>,
+    /// Packs that a certificate was taken out of: those that are left in them are to be read again.
+    broken: BTreeSet<PackNumber>,
     /// Certificates with an answer of a responder whose frame is not here yet.
     unframed: Vec<CertificateKey>,
     /// When each reason for a failure was last logged.
@@ -112,6 +118,8 @@ pub struct Keeper {
     near: Option<Duration>,
     /// Answers signed a second while some were; 0 before the first.
     rate: f64,
+    /// When everything was last planned anew for another refresh interval.
+    stretched: Option<Stopwatch>,
 }
 
 impl Keeper {
@@ -139,6 +147,7 @@ impl Keeper {
             engine,
             position: FeedPosition(0),
             news: VecDeque::new(),
+            broken: BTreeSet::new(),
             unframed: Vec::new(),
             told: HashMap::new(),
             desk,
@@ -147,6 +156,7 @@ impl Keeper {
             running: Stopwatch::start(),
             near: None,
             rate: 0.0,
+            stretched: None,
         }
     }
 
@@ -236,6 +246,8 @@ impl Keeper {
         let shelved = entry.answer.as_ref().map(|answer| (answer.this_update, answer.next_update));
         self.shelf.put_at(certificate.issuer, certificate.serial, &entry, now);
         let mut seen = seen(state, &policies);
+        let former = state.answer.as_ref().filter(|answer| answer.version != certificate.version);
+        self.broken.extend(former.and_then(|answer| answer.pack).map(|pack| pack.number));
         match shelved {
             Some((this_update, next_update)) if this_update <= now && now <= next_update => {
                 self.tray.shelved(state);
@@ -408,7 +420,9 @@ impl Keeper {
                 }
             }
         }
+        self.take_apart().await;
         let now = self.now();
+        self.obey(now);
         self.stats.under_way.store(self.engine.under_way() as u64, Ordering::Relaxed);
         if ticks % RECKONING == 1 {
             self.reckon(now);
@@ -421,6 +435,18 @@ impl Keeper {
             if let Err(error) = self.pipeline.store.prune_feed(now, FEED_KEPT).await {
                 tracing::warn!(%error, "cannot prune the feed");
             }
+        }
+    }
+
+    /// Plans with the refresh interval that the capacity guard lends slack to.
+    fn obey(&mut self, now: UnixTime) {
+        let stretch = self.pipeline.levers.stretch();
+        if self.signs
+            && self.stretched.is_none_or(|since| since.elapsed() >= STRETCH_WAIT)
+            && self.engine.set_stretch(stretch, now)
+        {
+            tracing::info!(stretch, "the refresh interval is planned with this many times its length");
+            self.stretched = Some(Stopwatch::start());
         }
     }
 
@@ -459,6 +485,19 @@ impl Keeper {
         if self.rate > 0.0 {
             let ahead = (self.engine.ahead_of(Lane::First) + 1) as f64;
             self.tray.set_wait(Duration::from_secs_f64(ahead / self.rate) + self.pipeline.settings.patience);
+        }
+    }
+
+    /// What is left in a pack that a certificate was taken out of gets another answer.
+    async fn take_apart(&mut self) {
+        for pack in std::mem::take(&mut self.broken) {
+            match self.pipeline.store.pack_members(pack).await {
+                Ok(members) => self.news.extend(members),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read which certificates a broken pack answers for; trying again");
+                    self.broken.insert(pack);
+                }
+            }
         }
     }
 
@@ -515,7 +554,9 @@ fn seen(state: &CertificateState, policies: &Policies) -> Seen {
         serial: certificate.serial,
         revoked: certificate.revocation.is_some(),
         answer: current.map(|answer| (answer.this_update, answer.next_update)),
-        retired: current.is_some_and(|answer| policies.is_retired(answer.responder)),
+        retired: current.is_some_and(|answer| {
+            policies.is_retired(answer.responder) || answer.pack.is_some_and(|pack| pack.broken)
+        }),
         not_before: certificate.not_before,
     }
 }

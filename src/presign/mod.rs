@@ -7,6 +7,7 @@ pub mod engine;
 pub mod identity;
 pub mod keeper;
 mod lanes;
+pub mod levers;
 pub mod pipeline;
 pub mod planner;
 pub mod policies;
@@ -38,6 +39,7 @@ pub fn entry<'a>(state: &'a CertificateState, frames: &Frames, policies: &Polici
             this_update: answer.this_update,
             next_update: answer.next_update,
             renewed_at: policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times),
+            pack: answer.pack.map(|pack| pack.number.0),
         })
     });
     Entry {

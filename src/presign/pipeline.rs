@@ -1,7 +1,10 @@
 //! From certificate to stored answer: read, compose, sign, store. The steps overlap, so that the
 //! token always has work and neither waits for the database.
+//!
+//! In the refresh lane several certificates share a signature while the guard asks for it
+//! ([`Levers::pack`]); what fails in a pack is tried alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +15,15 @@ use tokio::sync::mpsc;
 
 use super::engine::Reach;
 use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
+use super::levers::Levers;
 use super::policies::Policies;
 use super::reading;
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::{CertStatus, response::ResponseError};
 use crate::signer::{FailureClass, Lane, SignError};
 use crate::store::{
-    AnswerOutcome, CertificateKey, CertificateState, NewAnswer, Store, StoreError, StoredAnswer,
+    AnswerOutcome, CertificateKey, CertificateState, InPack, IssuerId, NewAnswer, Store, StoreError,
+    StoredAnswer,
 };
 
 /// How much is under way at once in one lane.
@@ -70,7 +75,7 @@ pub enum Outcome {
 }
 
 /// Why a certificate got no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ItemError {
     /// Its issuer has no responder in force.
     #[error("no responder certificate of its issuer is in force: see `goodstanding responder list`")]
@@ -122,6 +127,8 @@ pub struct Pipeline {
     pub policies: Arc<ArcSwap<Policies>>,
     /// How much is under way at once.
     pub settings: Settings,
+    /// What the capacity guard asks for.
+    pub levers: Arc<Levers>,
 }
 
 /// A certificate whose answer was signed and is to be stored.
@@ -156,25 +163,90 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    async fn sign_one(&self, state: CertificateState) -> Step {
-        let certificate = &state.certificate;
+    /// Signs an answer for these certificates, of one issuer and all revoked or none: one for all of them.
+    /// Each has its step.
+    async fn sign(&self, mut states: Vec<CertificateState>) -> Vec<Step> {
         let now = self.clock.now();
-        let policy = *self.policies.load().of(certificate.issuer);
-        if policy.answered_until(certificate.not_after) < now {
-            return Step::Ended(Outcome::NotDue(certificate.key, None));
+        let mut steps = Vec::with_capacity(states.len());
+        states.retain(|state| {
+            let certificate = &state.certificate;
+            let policy = *self.policies.load().of(certificate.issuer);
+            let not_before = certificate.not_before.filter(|not_before| now < *not_before);
+            let is_over = policy.answered_until(certificate.not_after) < now;
+            if is_over || not_before.is_some() {
+                let not_before = if is_over { None } else { not_before };
+                steps.push(Step::Ended(Outcome::NotDue(certificate.key, not_before)));
+            }
+            !is_over && not_before.is_none()
+        });
+        match self.sign_together(&states, now).await {
+            Ok(None) => {}
+            Ok(Some(done)) => {
+                let packed = states.len() > 1;
+                let done = Arc::new(done);
+                steps.extend(states.into_iter().map(|state| Step::Signed(Box::new(signed(state, &done, packed)))));
+            }
+            // One that cannot be answered must not keep its neighbours from it.
+            Err(error) if states.len() > 1 && error.reach() == Reach::Item => {
+                for state in states {
+                    steps.push(match self.sign_together(std::slice::from_ref(&state), now).await {
+                        Ok(Some(done)) => Step::Signed(Box::new(signed(state, &done, false))),
+                        Ok(None) => Step::Ended(Outcome::NotDue(state.certificate.key, None)),
+                        Err(error) => Step::Ended(Outcome::Failed(state.certificate.key, error)),
+                    });
+                }
+            }
+            Err(error) => {
+                let failed = |state: &CertificateState| Outcome::Failed(state.certificate.key, error.clone());
+                steps.extend(states.iter().map(failed).map(Step::Ended));
+            }
         }
-        if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
-            return Step::Ended(Outcome::NotDue(certificate.key, Some(not_before)));
-        }
-        let status = certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked);
-        let draft = |identity: &Identity| identity.draft(certificate.serial, status, &policy, now);
-        let order = order_for(&state, &policy.freshness, now);
+        steps
+    }
+
+    /// One answer for all of these; none for nothing.
+    async fn sign_together(
+        &self,
+        states: &[CertificateState],
+        now: UnixTime,
+    ) -> Result<Option<SignedDraft>, ItemError> {
+        let Some(first) = states.first() else { return Ok(None) };
+        let issuer = first.certificate.issuer;
+        let policy = *self.policies.load().of(issuer);
+        let told: Vec<_> = states.iter().map(|state| (state.certificate.serial, status(state))).collect();
+        let draft = |identity: &Identity| identity.draft_pack(&told, &policy, now);
+        let orders = states.iter().map(|state| order_for(state, &policy.freshness, now));
+        let Some(order) = orders.min_by_key(|order| order.deadline) else { return Ok(None) };
         let validity = policy.freshness.validity();
-        match self.identities.sign(certificate.issuer, now, validity, order, draft).await {
-            Ok(done) => Step::Signed(Box::new(signed(state, done))),
-            Err(error) => Step::Ended(Outcome::Failed(certificate.key, error.into())),
+        Ok(Some(self.identities.sign(issuer, now, validity, order, draft).await?))
+    }
+}
+
+fn status(state: &CertificateState) -> CertStatus {
+    state.certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked)
+}
+
+/// Portions it out into what is signed together, `most` at a time, as near to the order as may be.
+fn together(states: Vec<CertificateState>, most: usize) -> VecDeque<Vec<CertificateState>> {
+    let mut groups: VecDeque<Vec<CertificateState>> = VecDeque::with_capacity(states.len() / most.max(1) + 1);
+    if most <= 1 {
+        groups.extend(states.into_iter().map(|state| vec![state]));
+        return groups;
+    }
+    // The place of the group of each kind that has room.
+    let mut open: HashMap<(IssuerId, bool), usize> = HashMap::new();
+    for state in states {
+        let kind = (state.certificate.issuer, state.certificate.revocation.is_some());
+        let place = *open.entry(kind).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(state),
+            None => groups.push_back(vec![state]),
+        }
+        if groups.get(place).is_some_and(|group| group.len() >= most) {
+            open.remove(&kind);
         }
     }
+    groups
 }
 
 /// Where a lane's outcomes go.
@@ -242,28 +314,35 @@ impl Run<'_> {
         mut states: mpsc::Receiver<Vec<CertificateState>>,
         to_store: mpsc::Sender<Box<Signed>>,
     ) {
-        let mut waiting = Vec::new().into_iter();
+        let mut waiting = VecDeque::new();
         let mut open = true;
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < self.settings.in_flight
-                && let Some(state) = waiting.next()
+                && let Some(states) = waiting.pop_front()
             {
-                under_way.push(self.pipeline.sign_one(state));
+                under_way.push(self.pipeline.sign(states));
             }
             let room = under_way.len() < self.settings.in_flight;
             tokio::select! {
-                Some(step) = under_way.next(), if !under_way.is_empty() => match step {
-                    Step::Signed(signed) => _ = to_store.send(signed).await,
-                    Step::Ended(outcome) => self.outcomes.tell(outcome).await,
+                Some(steps) = under_way.next(), if !under_way.is_empty() => for step in steps {
+                    match step {
+                        Step::Signed(signed) => _ = to_store.send(signed).await,
+                        Step::Ended(outcome) => self.outcomes.tell(outcome).await,
+                    }
                 },
                 more = states.recv(), if open && room => match more {
-                    Some(more) => waiting = more.into_iter(),
+                    Some(more) => waiting = together(more, self.pack()),
                     None => open = false,
                 },
                 else => return,
             }
         }
+    }
+
+    /// Certificates under one signature at the most. Only where nobody waits for each answer.
+    fn pack(&self) -> usize {
+        if self.outcomes.lane == Lane::Refresh { self.pipeline.levers.pack() } else { 1 }
     }
 
     async fn write(&self, mut signed: mpsc::Receiver<Box<Signed>>) {
@@ -319,23 +398,27 @@ impl Run<'_> {
 }
 
 fn outcome(mut state: CertificateState, answer: NewAnswer, result: AnswerOutcome) -> Outcome {
+    let stored = |pack: Option<InPack>| {
+        let NewAnswer { version, responder, this_update, next_update, response_data, signature, .. } = answer;
+        state.answer = Some(StoredAnswer {
+            version,
+            responder,
+            this_update,
+            next_update,
+            response_data,
+            signature,
+            pack,
+        });
+        Outcome::Stored(Box::new(state))
+    };
     match result {
-        AnswerOutcome::Stored => {
-            state.answer = Some(StoredAnswer {
-                version: answer.version,
-                responder: answer.responder,
-                this_update: answer.this_update,
-                next_update: answer.next_update,
-                response_data: answer.response_data,
-                signature: answer.signature,
-            });
-            Outcome::Stored(Box::new(state))
-        }
+        AnswerOutcome::Stored => stored(None),
+        AnswerOutcome::Packed(pack) => stored(Some(pack)),
         AnswerOutcome::Superseded => Outcome::Superseded(answer.key),
     }
 }
 
-fn signed(state: CertificateState, done: SignedDraft) -> Signed {
+fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Signed {
     let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
         key: state.certificate.key,
@@ -343,8 +426,9 @@ fn signed(state: CertificateState, done: SignedDraft) -> Signed {
         responder: identity.responder,
         this_update: draft.this_update,
         next_update: draft.next_update,
-        response_data: draft.response_data.to_vec(),
-        signature,
+        response_data: draft.response_data.clone(),
+        signature: signature.clone(),
+        packed,
     };
     Signed { state, answer }
 }

@@ -87,6 +87,7 @@ impl Bench {
             revocation,
             answer: Some(SignedAnswer {
                 frame,
+                pack: None,
                 response_data: &data,
                 signature: &signature,
                 this_update: made,
@@ -147,8 +148,9 @@ impl Bench {
             responder,
             this_update: NOW,
             next_update: NOW.plus(7 * DAY),
-            response_data,
-            signature,
+            response_data: response_data.into(),
+            signature: signature.into(),
+            packed: false,
         };
         assert_eq!(store.store_answers(&[answer], NOW).await.unwrap(), [AnswerOutcome::Stored]);
         let frame = Frame { algorithm: SignatureAlgorithm::EcdsaP256Sha256, certificate: None };

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::Put;
 use super::memory::Memory;
+use super::pack::{Pack, PackPlace};
 use super::record::{FIXED, Header, Record, WORD, issuer as issuer_of};
 use crate::clock::UnixTime;
 
@@ -52,11 +53,13 @@ pub(super) struct Part {
 }
 
 /// What a sweep took off and found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Swept {
     pub(super) certificates: usize,
     pub(super) answers: usize,
     pub(super) late: usize,
+    /// The packs that those taken off were in.
+    pub(super) packs: Vec<PackPlace>,
 }
 
 fn mark(hash: u64) -> u32 {
@@ -110,6 +113,7 @@ impl Memory {
 
     /// Whether the record at a place is that of a certificate.
     fn holds(&self, place: u32, issuer: u32, serial: &[u8]) -> bool {
+        // One more than it is in a pack.
         let count = FIXED / WORD + serial.len().div_ceil(WORD);
         match self.in_chunk(place).get(..count) {
             Some(words) => is_of(words.iter(), issuer, serial),
@@ -117,9 +121,24 @@ impl Memory {
         }
     }
 
-    fn write(&self, place: u32, record: &Record) {
-        for (place, word) in self.from(place).zip(record.words()) {
+    fn write(&self, place: u32, words: impl Iterator<Item = u64>) {
+        for (place, word) in self.from(place).zip(words) {
             place.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The pack at a place; none where there is none.
+    fn pack(&self, place: u32) -> Option<Pack> {
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let mut words = self.from(place).map(load);
+        let count = Pack::length(words.nth(1)?, words.nth(1)?)?;
+        Some(Pack::read(count, self.from(place).map(load)))
+    }
+
+    /// Sets a word of what stands at a place.
+    fn set(&self, place: u32, number: usize, word: u64) {
+        if let Some(at) = self.from(place).nth(number) {
+            at.store(word, Ordering::Relaxed);
         }
     }
 }
@@ -129,23 +148,37 @@ fn is_of<'w>(words: impl Iterator<Item = &'w AtomicU64>, issuer: u32, serial: &[
     let mut words = words.map(|word| word.load(Ordering::Relaxed));
     let (Some(first), Some(second)) = (words.next(), words.next()) else { return false };
     let octets = |(octets, word): (&[u8], u64)| word.to_le_bytes()[..octets.len()] == *octets;
+    let header = Header::of(second);
     issuer_of(first) == issuer
-        && Header::of(second).serial() == serial.len()
-        && serial.chunks(WORD).zip(words.skip(FIXED / WORD - 2)).all(octets)
+        && header.serial() == serial.len()
+        && serial.chunks(WORD).zip(words.skip(header.fixed() / WORD - 2)).all(octets)
 }
 
 impl Part {
     /// The record of a certificate.
     pub(super) fn get(&self, hash: u64, issuer: u32, serial: &[u8]) -> Option<Record> {
+        self.read(|| {
+            let found = self.find(&self.index.load(), hash, issuer, serial);
+            found.and_then(|(_, place)| self.memory.record(place))
+        })
+    }
+
+    /// The pack at a place, as far as one stands there.
+    pub(super) fn pack(&self, place: u32) -> Option<Pack> {
+        self.read(|| self.memory.pack(place))
+    }
+
+    /// Reads until nothing changes meanwhile.
+    #[inline]
+    fn read<T>(&self, read: impl Fn() -> T) -> T {
         let mut spins = 0;
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             if before.is_multiple_of(2) {
-                let found = self.find(&self.index.load(), hash, issuer, serial);
-                let record = found.and_then(|(_, place)| self.memory.record(place));
+                let found = read();
                 fence(Ordering::Acquire);
                 if self.sequence.load(Ordering::Relaxed) == before {
-                    return record;
+                    return found;
                 }
             }
             spins += 1;
@@ -193,27 +226,58 @@ impl Part {
                 return Put::Refused;
             }
             if old.words().len() == words {
-                self.change(|| self.memory.write(place, record));
+                self.change(|| self.memory.write(place, record.words()));
             } else {
                 let Some(new) = self.allocate(&mut writer, words) else { return Put::Refused };
-                self.memory.write(new, record);
+                self.memory.write(new, record.words());
                 self.change(|| index.set(at, hash, new));
                 writer.free.entry(old.words().len()).or_default().push(place);
             }
-            return Put::Replaced { answered: old.has_answer() };
+            return Put::Replaced { answered: old.has_answer(), pack: old.pack() };
         }
         let Some(place) = self.allocate(&mut writer, words) else { return Put::Refused };
         if (writer.used + 1) * 8 > index.len() * 7 {
             self.grow(&mut writer, hash_of);
         }
         let index = self.index.load();
-        self.memory.write(place, record);
+        self.memory.write(place, record.words());
         let free = index.probe(hash).find(|(_, entry)| *entry == EMPTY || *entry == GONE);
         let Some((at, entry)) = free else { return Put::Refused };
         self.change(|| index.set(at, hash, place));
         writer.used += usize::from(entry == EMPTY);
         writer.live += 1;
         Put::New
+    }
+
+    /// Keeps a pack that one certificate's record will name. Readers that still look for what stood at its
+    /// place see it whole.
+    pub(super) fn put_pack(&self, pack: &Pack) -> Option<u32> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.allocate(&mut writer, pack.words().len())?;
+        self.change(|| self.memory.write(place, pack.words()));
+        Some(place)
+    }
+
+    /// One more record will name the pack at a place, if that `is` the one. Returns whether it does.
+    pub(super) fn retain_pack(&self, place: u32, is: impl Fn(&Pack) -> bool) -> bool {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pack) = self.memory.pack(place).filter(is) else { return false };
+        let first = pack.words().next().unwrap_or_default();
+        self.memory.set(place, 0, first + 1);
+        true
+    }
+
+    /// One record less names the pack at a place; it goes with the last one.
+    pub(super) fn release_pack(&self, place: u32) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pack) = self.memory.pack(place) else { return };
+        let first = pack.words().next().unwrap_or_default();
+        if first & u64::from(u32::MAX) > 1 {
+            self.memory.set(place, 0, first - 1);
+        } else {
+            self.change(|| self.memory.set(place, 1, 0));
+            writer.free.entry(pack.words().len()).or_default().push(place);
+        }
     }
 
     /// A place for so many words; none when the part is full, at 128 MiB.
@@ -246,7 +310,9 @@ impl Part {
     }
 
     /// Takes off what has expired by `now`.
-    pub(super) fn sweep(&self, now: UnixTime) -> Swept {
+    ///
+    /// `next_update` tells of a pack when it expires.
+    pub(super) fn sweep(&self, now: UnixTime, next_update: impl Fn(PackPlace) -> Option<UnixTime>) -> Swept {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.index.load();
         let mut swept = Swept::default();
@@ -258,8 +324,13 @@ impl Part {
                 writer.live -= 1;
                 swept.certificates += 1;
                 swept.answers += usize::from(record.has_answer());
-            } else if record.has_answer() && record.next_update() < now {
-                swept.late += 1;
+                swept.packs.extend(record.pack());
+            } else {
+                let until = match record.pack() {
+                    Some(pack) => next_update(pack),
+                    None => record.times().map(|(_, next_update)| next_update),
+                };
+                swept.late += usize::from(until.is_some_and(|until| until < now));
             }
         }
         swept

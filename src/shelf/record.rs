@@ -8,13 +8,15 @@
 //! octets   serial · notBefore (32, if known) · revocation time (32, if revoked) · ResponseData · signature
 //! ```
 //! The lower half of a word comes first. Times are seconds since 1970 in 32 bits, good until 2106.
-
-use std::sync::Arc;
+//!
+//! In a pack ([`super::pack`]) word 2, ResponseData and signature stand in the pack's own record; the
+//! lengths in word 1 give way to the place of that.
 
 use smallvec::SmallVec;
 
-use super::template::{Template, Templates};
-use super::{Entry, ShelfAnswer, Slot};
+use super::pack::PackPlace;
+use super::template::{Statement, Subject, Template, Templates};
+use super::{Entry, Slot};
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial, SignatureAlgorithm, ecdsa};
 
@@ -22,30 +24,42 @@ pub(super) const WORD: usize = size_of::<u64>();
 /// Octets of the words before the serial number.
 pub(super) const FIXED: usize = 4 * WORD;
 
-const ANSWER: u8 = 1;
+pub(super) const ANSWER: u8 = 1;
 const NOT_BEFORE: u8 = 2;
 const REVOKED: u8 = 4;
 /// The signature is r‖s, not the SEQUENCE that is served.
-const PLAIN_ECDSA: u8 = 8;
+pub(super) const PLAIN_ECDSA: u8 = 8;
+/// In the octet of the serial number's length: the answer is a pack's.
+const PACKED: u8 = 0x80;
 /// The reason stands in the upper half of the flags; RFC 5280 has no reason 7.
-const NO_REASON: u8 = 7;
+pub(super) const NO_REASON: u8 = 7;
 
-fn short(time: UnixTime) -> u32 {
+/// An ECDSA signature as r‖s, where it is one that comes out again.
+pub(super) fn plain_ecdsa(
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+) -> Option<impl std::ops::Deref<Target = [u8]> + use<>> {
+    let is_ecdsa =
+        matches!(algorithm, SignatureAlgorithm::EcdsaP256Sha256 | SignatureAlgorithm::EcdsaP384Sha384);
+    is_ecdsa.then(|| ecdsa::plain(signature)).flatten()
+}
+
+pub(super) fn short(time: UnixTime) -> u32 {
     u32::try_from(time.0.max(0)).unwrap_or(u32::MAX)
 }
 
-fn long(time: u32) -> UnixTime {
+pub(super) fn long(time: u32) -> UnixTime {
     UnixTime(i64::from(time))
 }
 
 /// What word 1 says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    template: u16,
-    data: u16,
-    signature: u16,
-    serial: u8,
-    flags: u8,
+    pub(super) template: u16,
+    pub(super) data: u16,
+    pub(super) signature: u16,
+    pub(super) serial: u8,
+    pub(super) flags: u8,
 }
 
 impl Header {
@@ -60,7 +74,7 @@ impl Header {
         }
     }
 
-    const fn octets(self) -> [u8; WORD] {
+    pub(super) const fn octets(self) -> [u8; WORD] {
         let [signature, data, template] =
             [self.signature.to_le_bytes(), self.data.to_le_bytes(), self.template.to_le_bytes()];
         [self.flags, self.serial, signature[0], signature[1], data[0], data[1], template[0], template[1]]
@@ -68,25 +82,45 @@ impl Header {
 
     /// Octets of the serial number.
     pub(super) fn serial(self) -> usize {
-        usize::from(self.serial)
+        usize::from(self.serial & !PACKED)
     }
 
-    const fn has(self, flag: u8) -> bool {
+    /// Where its pack stands.
+    pub(super) fn pack(self) -> Option<PackPlace> {
+        let place = u32::from(self.data) << 16 | u32::from(self.signature);
+        (self.serial & PACKED != 0).then_some(PackPlace(place))
+    }
+
+    /// Octets of a ResponseData kept whole.
+    fn data(self) -> usize {
+        if self.serial & PACKED == 0 { usize::from(self.data) } else { 0 }
+    }
+
+    fn signature(self) -> usize {
+        if self.serial & PACKED == 0 { usize::from(self.signature) } else { 0 }
+    }
+
+    pub(super) const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Octets before the serial number.
+    pub(super) const fn fixed(self) -> usize {
+        if self.serial & PACKED == 0 { FIXED } else { FIXED - WORD }
     }
 
     fn data_at(self) -> usize {
         let times = usize::from(self.has(NOT_BEFORE)) + usize::from(self.has(REVOKED));
-        FIXED + self.serial() + 4 * times
+        self.fixed() + self.serial() + 4 * times
     }
 
     fn signature_at(self) -> usize {
-        self.data_at() + usize::from(self.data)
+        self.data_at() + self.data()
     }
 
     /// Words of the whole record.
     pub(super) fn words(self) -> usize {
-        (self.signature_at() + usize::from(self.signature)).div_ceil(WORD)
+        (self.signature_at() + self.signature()).div_ceil(WORD)
     }
 }
 
@@ -138,21 +172,29 @@ impl Record {
         self.header().template
     }
 
-    pub(super) fn this_update(&self) -> UnixTime {
+    /// thisUpdate; in a pack the pack has it.
+    fn this_update(&self) -> UnixTime {
         long(self.u32_at(2 * WORD))
     }
 
-    pub(super) fn next_update(&self) -> UnixTime {
+    fn next_update(&self) -> UnixTime {
         long(self.u32_at(2 * WORD + 4))
     }
 
+    /// thisUpdate and nextUpdate of the answer, if it has one of its own.
+    pub(super) fn times(&self) -> Option<(UnixTime, UnixTime)> {
+        let own = self.has_answer() && self.pack().is_none();
+        own.then(|| (self.this_update(), self.next_update()))
+    }
+
     pub(super) fn not_after(&self) -> UnixTime {
-        long(self.u32_at(3 * WORD + 4))
+        long(self.u32_at(self.header().fixed() - WORD + 4))
     }
 
     /// The content octets of the serial number.
     pub(super) fn serial(&self) -> &[u8] {
-        &self.0[FIXED..FIXED + self.header().serial()]
+        let header = self.header();
+        &self.0[header.fixed()..][..header.serial()]
     }
 
     pub(super) fn revocation(&self) -> Option<Revocation> {
@@ -172,39 +214,60 @@ impl Record {
     /// The content of the signature BIT STRING.
     pub(super) fn signature(&self) -> SmallVec<[u8; 512]> {
         let header = self.header();
-        let octets = &self.0[header.signature_at()..][..usize::from(header.signature)];
+        let octets = &self.0[header.signature_at()..][..header.signature()];
         if header.has(PLAIN_ECDSA) { ecdsa::der(octets) } else { SmallVec::from_slice(octets) }
     }
 
-    /// Whether it must not be put in the place of `old` at `now`: that is of a later version, or of the
-    /// same one with a later answer, unless that answer lies in the future.
-    pub(super) fn is_older_than(&self, old: &Self, now: UnixTime) -> bool {
-        let made = |record: &Self| record.has_answer().then(|| record.this_update());
-        let from_the_future = self.version() == old.version() && made(old).is_some_and(|made| made > now);
-        !from_the_future && (self.version(), made(self)) < (old.version(), made(old))
+    /// The certificate that it is the record of.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject { serial: self.serial(), revocation: self.revocation() }
     }
 
-    pub(super) fn into_slot(self, template: Option<Arc<Template>>) -> Slot {
+    /// Where its pack stands.
+    pub(super) fn pack(&self) -> Option<PackPlace> {
+        self.header().pack()
+    }
+
+    /// When a newer answer is planned.
+    pub(super) fn renewed_at(&self) -> UnixTime {
+        long(self.u32_at(self.header().fixed() - WORD))
+    }
+
+    /// The certificate, without its answer.
+    pub(super) fn slot(&self) -> Slot {
         let header = self.header();
-        let slot = Slot {
+        Slot {
             version: i64::from(self.version()),
-            not_before: header.has(NOT_BEFORE).then(|| long(self.u32_at(FIXED + header.serial()))),
+            not_before: header.has(NOT_BEFORE).then(|| long(self.u32_at(header.fixed() + header.serial()))),
             not_after: self.not_after(),
             revocation: self.revocation(),
             answer: None,
-        };
-        let answer = template.map(|template| ShelfAnswer {
-            this_update: self.this_update(),
-            next_update: self.next_update(),
-            renewed_at: long(self.u32_at(3 * WORD)),
-            template,
-            record: self,
-        });
-        Slot { answer, ..slot }
+        }
     }
 
-    /// Packs a certificate. Its answer is left to a template where one writes exactly those octets.
-    pub(super) fn pack(issuer: u32, serial: &Serial, entry: &Entry<'_>, templates: &Templates) -> Self {
+    /// The OCSPResponse in DER; of a packed one the pack has it.
+    pub(super) fn response(&self, template: &Template) -> Vec<u8> {
+        template.response(&self.statement(&[self.subject()]), self.whole_data(), &self.signature())
+    }
+
+    /// The ResponseData in DER.
+    pub(super) fn write_data(&self, template: &Template, out: &mut Vec<u8>) {
+        template.write_data(&self.statement(&[self.subject()]), self.whole_data(), out);
+    }
+
+    fn statement<'a>(&self, subjects: &'a [Subject<'a>]) -> Statement<'a> {
+        Statement { this_update: self.this_update(), next_update: self.next_update(), subjects }
+    }
+
+    /// Packs a certificate. Its answer is left to a template where one writes exactly those octets, or to
+    /// the record of the pack that stands at `pack` with that template.
+    pub(super) fn of(
+        issuer: u32,
+        serial: &Serial,
+        entry: &Entry<'_>,
+        templates: &Templates,
+        pack: Option<(PackPlace, u16)>,
+    ) -> Self {
         let reason = entry.revocation.and_then(|revocation| revocation.reason);
         let mut header = Header {
             template: 0,
@@ -233,19 +296,26 @@ impl Record {
             header.flags |= REVOKED;
             octets.extend_from_slice(&short(revocation.time).to_le_bytes());
         }
-        if let Some(answer) = answer {
+        if let (Some(_), Some((place, template))) = (answer, pack) {
             header.flags |= ANSWER;
-            let is_ecdsa = matches!(
-                answer.frame.algorithm,
-                SignatureAlgorithm::EcdsaP256Sha256 | SignatureAlgorithm::EcdsaP384Sha384
-            );
-            let plain = is_ecdsa.then(|| ecdsa::plain(answer.signature)).flatten();
+            header.serial |= PACKED;
+            (header.data, header.signature) = ((place.0 >> 16) as u16, place.0 as u16);
+            header.template = template;
+            octets.drain(2 * WORD..3 * WORD);
+        } else if let Some(answer) = answer {
+            header.flags |= ANSWER;
+            let plain = plain_ecdsa(answer.frame.algorithm, answer.signature);
             let signature = plain.as_deref().unwrap_or(answer.signature);
             header.flags |= if plain.is_some() { PLAIN_ECDSA } else { 0 };
             // Bounded by what a token signs: a few hundred octets.
             header.signature = signature.len() as u16;
-            octets[WORD..2 * WORD].copy_from_slice(&header.octets());
-            let (template, is_whole) = templates.fit(issuer, answer, &Self(octets.clone()));
+            let subject = Subject { serial: serial.as_der_content(), revocation: entry.revocation };
+            let statement = Statement {
+                this_update: long(short(answer.this_update)),
+                next_update: long(short(answer.next_update)),
+                subjects: &[subject],
+            };
+            let (template, is_whole) = templates.fit(issuer, answer, &statement);
             header.template = template;
             if is_whole {
                 header.data = answer.response_data.len() as u16;

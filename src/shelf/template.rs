@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::record::Record;
+use smallvec::SmallVec;
+
 use super::{Frame, SignedAnswer};
 use crate::clock::UnixTime;
-use crate::ocsp::{CrlReason, HashAlgorithm, response, tlv};
+use crate::ocsp::{CrlReason, HashAlgorithm, Revocation, response, tlv};
 
 const GENERALIZED_TIME: u8 = 0x18;
 /// Octets of a whole GeneralizedTime without fractions (L8).
@@ -16,8 +17,65 @@ const TIME: usize = 17;
 const GOOD: &[u8] = &[0x80, 0];
 const REVOKED: u8 = tlv::context(1);
 
-/// A ResponseData with the places of serial number, status and times left open (RFC 6960 section
-/// 4.2.1). The same stand in each SingleResponse: they differ in their CertIDs' hash only.
+/// A certificate that an answer speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subject<'a> {
+    /// The content octets of its serial number.
+    pub(super) serial: &'a [u8],
+    pub(super) revocation: Option<Revocation>,
+}
+
+/// What differs from answer to answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statement<'a> {
+    pub(super) this_update: UnixTime,
+    pub(super) next_update: UnixTime,
+    /// One certificate, or those of a pack.
+    pub(super) subjects: &'a [Subject<'a>],
+}
+
+/// The certificates that a ResponseData speaks of, each once where its CertIDs stand together; none for
+/// one that says more of them, or otherwise, than a record holds.
+pub(super) fn subjects(response_data: &[u8]) -> Option<SmallVec<[Subject<'_>; 8]>> {
+    let mut fields = tlv::Reader::new(tlv::only(response_data, tlv::SEQUENCE)?);
+    // version and responderID are tagged by context, producedAt is a GeneralizedTime.
+    let responses = fields.find(|field| field.tag == tlv::SEQUENCE)?;
+    let mut found: SmallVec<[Subject<'_>; 8]> = SmallVec::new();
+    for single in tlv::Reader::new(responses.content) {
+        let mut fields = tlv::Reader::new(single.content);
+        let serial = tlv::Reader::new(fields.expect(tlv::SEQUENCE)?.content).nth(3)?.content;
+        let status = fields.next()?;
+        let revocation = if status.tag == REVOKED {
+            let mut info = tlv::Reader::new(status.content);
+            let time = moment(info.expect(GENERALIZED_TIME)?.content)?;
+            let reason = match info.expect(tlv::context(0)) {
+                None => None,
+                Some(reason) => CrlReason::from_code(*tlv::only(reason.content, tlv::ENUMERATED)?.first()?),
+            };
+            Some(Revocation { time, reason })
+        } else if status.whole == GOOD {
+            None
+        } else {
+            return None;
+        };
+        let subject = Subject { serial, revocation };
+        if found.last() != Some(&subject) {
+            found.push(subject);
+        }
+    }
+    Some(found)
+}
+
+/// The moment that a GeneralizedTime of whole seconds names (L8).
+fn moment(content: &[u8]) -> Option<UnixTime> {
+    let text = std::str::from_utf8(content).ok()?;
+    let time = chrono::NaiveDateTime::parse_from_str(text, "%Y%m%d%H%M%SZ").ok()?;
+    Some(UnixTime(time.and_utc().timestamp()))
+}
+
+/// A ResponseData with the places of serial numbers, statuses and times left open (RFC 6960 section
+/// 4.2.1). The same stand in each SingleResponse of a certificate: they differ in their CertIDs' hash
+/// only. A pack repeats them for each of its certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Shape {
     /// Version and responderID.
@@ -58,8 +116,8 @@ fn generalized(time: UnixTime) -> [u8; TIME] {
 }
 
 impl Shape {
-    /// The shape of a ResponseData, as far as it has one.
-    fn of(response_data: &[u8]) -> Option<Self> {
+    /// The shape of a ResponseData about so many certificates, as far as it has one.
+    fn of(response_data: &[u8], certificates: usize) -> Option<Self> {
         let content = tlv::only(response_data, tlv::SEQUENCE)?;
         let mut fields = tlv::Reader::new(content).peekable();
         let mut head = Vec::new();
@@ -79,15 +137,16 @@ impl Shape {
                 tail: tail.collect::<Vec<_>>().concat(),
             })
         });
-        let singles = singles.collect::<Option<Vec<_>>>()?;
+        let mut singles = singles.collect::<Option<Vec<_>>>()?;
+        singles.truncate(singles.len() / certificates.max(1));
         let tail = fields.flat_map(|field| field.whole.iter().copied()).collect();
         Some(Self { head, singles, tail })
     }
 
     /// Octets of one SingleResponse's content.
-    fn single_length(single: &Single, record: &Record) -> usize {
-        let cert_id = single.issuer.len() + tlv::whole_length(record.serial().len());
-        let status = match record.revocation() {
+    fn single_length(single: &Single, subject: &Subject<'_>) -> usize {
+        let cert_id = single.issuer.len() + tlv::whole_length(subject.serial.len());
+        let status = match subject.revocation {
             None => GOOD.len(),
             Some(revocation) => {
                 tlv::whole_length(TIME + reason(revocation.reason).map_or(0, |der| der.len()))
@@ -96,41 +155,46 @@ impl Shape {
         tlv::whole_length(cert_id) + status + TIME + tlv::whole_length(TIME) + single.tail.len()
     }
 
-    fn lengths(&self, record: &Record) -> (usize, usize) {
-        let single = |single| tlv::whole_length(Self::single_length(single, record));
-        let responses = self.singles.iter().map(single).sum();
+    fn lengths(&self, statement: &Statement<'_>) -> (usize, usize) {
+        let of_subject = |subject| {
+            let single = |single| tlv::whole_length(Self::single_length(single, subject));
+            self.singles.iter().map(single).sum::<usize>()
+        };
+        let responses = statement.subjects.iter().map(of_subject).sum();
         (self.head.len() + TIME + tlv::whole_length(responses) + self.tail.len(), responses)
     }
 
-    fn write(&self, record: &Record, out: &mut Vec<u8>) {
-        let (length, responses) = self.lengths(record);
+    fn write(&self, statement: &Statement<'_>, out: &mut Vec<u8>) {
+        let (length, responses) = self.lengths(statement);
         tlv::put_header(out, tlv::SEQUENCE, length);
         out.extend_from_slice(&self.head);
         let (this_update, next_update) =
-            (generalized(record.this_update()), generalized(record.next_update()));
+            (generalized(statement.this_update), generalized(statement.next_update));
         out.extend_from_slice(&this_update);
         tlv::put_header(out, tlv::SEQUENCE, responses);
-        let (serial, revocation) = (record.serial(), record.revocation());
-        for single in &self.singles {
-            tlv::put_header(out, tlv::SEQUENCE, Self::single_length(single, record));
-            tlv::put_header(out, tlv::SEQUENCE, single.issuer.len() + tlv::whole_length(serial.len()));
-            out.extend_from_slice(&single.issuer);
-            tlv::put_header(out, tlv::INTEGER, serial.len());
-            out.extend_from_slice(serial);
-            match revocation {
-                None => out.extend_from_slice(GOOD),
-                Some(revocation) => {
-                    let reason = reason(revocation.reason);
-                    let reason = reason.as_ref().map_or(&[][..], |der| der);
-                    tlv::put_header(out, REVOKED, TIME + reason.len());
-                    out.extend_from_slice(&generalized(revocation.time));
-                    out.extend_from_slice(reason);
+        for subject in statement.subjects {
+            for single in &self.singles {
+                tlv::put_header(out, tlv::SEQUENCE, Self::single_length(single, subject));
+                let cert_id = single.issuer.len() + tlv::whole_length(subject.serial.len());
+                tlv::put_header(out, tlv::SEQUENCE, cert_id);
+                out.extend_from_slice(&single.issuer);
+                tlv::put_header(out, tlv::INTEGER, subject.serial.len());
+                out.extend_from_slice(subject.serial);
+                match subject.revocation {
+                    None => out.extend_from_slice(GOOD),
+                    Some(revocation) => {
+                        let reason = reason(revocation.reason);
+                        let reason = reason.as_ref().map_or(&[][..], |der| der);
+                        tlv::put_header(out, REVOKED, TIME + reason.len());
+                        out.extend_from_slice(&generalized(revocation.time));
+                        out.extend_from_slice(reason);
+                    }
                 }
+                out.extend_from_slice(&this_update);
+                tlv::put_header(out, tlv::context(0), TIME);
+                out.extend_from_slice(&next_update);
+                out.extend_from_slice(&single.tail);
             }
-            out.extend_from_slice(&this_update);
-            tlv::put_header(out, tlv::context(0), TIME);
-            out.extend_from_slice(&next_update);
-            out.extend_from_slice(&single.tail);
         }
         out.extend_from_slice(&self.tail);
     }
@@ -157,23 +221,24 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn write_data(&self, record: &Record, out: &mut Vec<u8>) {
+    /// The ResponseData: written, or `whole` where no shape writes it.
+    pub(super) fn write_data(&self, statement: &Statement<'_>, whole: &[u8], out: &mut Vec<u8>) {
         match &self.shape {
-            Some(shape) => shape.write(record, out),
-            None => out.extend_from_slice(record.whole_data()),
+            Some(shape) => shape.write(statement, out),
+            None => out.extend_from_slice(whole),
         }
     }
 
     /// The OCSPResponse in DER.
-    pub(super) fn response(&self, record: &Record) -> Vec<u8> {
+    pub(super) fn response(&self, statement: &Statement<'_>, whole: &[u8], signature: &[u8]) -> Vec<u8> {
         let length = match &self.shape {
-            Some(shape) => tlv::whole_length(shape.lengths(record).0),
-            None => record.whole_data().len(),
+            Some(shape) => tlv::whole_length(shape.lengths(statement).0),
+            None => whole.len(),
         };
         let frame = &self.frame;
-        let write = |out: &mut Vec<u8>| self.write_data(record, out);
+        let write = |out: &mut Vec<u8>| self.write_data(statement, whole, out);
         let certificate = frame.certificate.as_deref();
-        response::assemble_written((length, write), frame.algorithm, &record.signature(), certificate)
+        response::assemble_written((length, write), frame.algorithm, signature, certificate)
     }
 
     pub(super) fn has_hash(&self, hash: HashAlgorithm) -> bool {
@@ -201,16 +266,21 @@ impl Templates {
         self.all.load().len()
     }
 
-    /// The place of the template that writes this answer from `record` (which has no signature and no
-    /// ResponseData yet), and whether the ResponseData has to be kept whole beside it.
-    pub(super) fn fit(&self, issuer: u32, answer: &SignedAnswer<'_>, record: &Record) -> (u16, bool) {
+    /// The place of the template that writes this answer from a statement, and whether the ResponseData
+    /// has to be kept whole beside it.
+    pub(super) fn fit(
+        &self,
+        issuer: u32,
+        answer: &SignedAnswer<'_>,
+        statement: &Statement<'_>,
+    ) -> (u16, bool) {
         let mut of_issuer = self.of_issuer.lock().unwrap_or_else(PoisonError::into_inner);
         let places = of_issuer.entry(issuer).or_default();
         let all = self.all.load();
         let mut written = Vec::with_capacity(answer.response_data.len());
         let mut writes = |shape: &Shape| {
             written.clear();
-            shape.write(record, &mut written);
+            shape.write(statement, &mut written);
             written == answer.response_data
         };
         let hashes = || response::cert_id_hashes(answer.response_data);
@@ -228,7 +298,8 @@ impl Templates {
                 None => {}
             }
         }
-        let shape = Shape::of(answer.response_data).filter(|shape| shapes < SHAPES && writes(shape));
+        let shape = Shape::of(answer.response_data, statement.subjects.len());
+        let shape = shape.filter(|shape| shapes < SHAPES && writes(shape));
         let is_whole = shape.is_none();
         if let (true, Some(place)) = (is_whole, kept_whole) {
             return (place, true);
@@ -257,6 +328,7 @@ mod tests {
             let written = generalized(UnixTime(seconds));
             prop_assert_eq!(&written[..2], &[GENERALIZED_TIME, 15]);
             prop_assert_eq!(std::str::from_utf8(&written[2..]).unwrap(), expected);
+            prop_assert_eq!(moment(&written[2..]), Some(UnixTime(seconds)));
         }
     }
 }

@@ -61,6 +61,7 @@ impl Made {
             this_update: self.this_update,
             next_update: self.next_update,
             renewed_at: self.this_update.plus(std::time::Duration::from_secs(302_400)),
+            pack: None,
         }
     }
 
@@ -290,6 +291,180 @@ fn readers_see_whole_answers_while_they_change_and_the_shelf_grows() {
         }
     });
     assert_eq!(shelf.certificates(), 400 + 12 * 200);
+}
+
+/// Answers for several certificates each.
+fn pack_of(frame: &Arc<Frame>, members: &[(Serial, Option<Revocation>)], this_update: i64) -> Made {
+    let (first, time) = (Made::new(frame, members[0].0, None, this_update), UnixTime(this_update));
+    let single = |serial, revocation: Option<Revocation>, hash: HashAlgorithm| SingleResponse {
+        cert_id: CertId {
+            hash,
+            issuer_name_hash: vec![1; hash.length()].into(),
+            issuer_key_hash: vec![2; hash.length()].into(),
+            serial,
+        },
+        status: revocation.map_or(CertStatus::Good, CertStatus::Revoked),
+        this_update: time,
+        next_update: first.next_update,
+        extras: SingleExtras::default(),
+    };
+    let data = ResponseData {
+        responder_id: ResponderId::ByKey([9; 20]),
+        produced_at: time,
+        responses: members
+            .iter()
+            .flat_map(|(serial, revocation)| {
+                [HashAlgorithm::Sha1, HashAlgorithm::Sha256].map(|hash| single(*serial, *revocation, hash))
+            })
+            .collect(),
+        nonce: None,
+        extended_revoke: false,
+    };
+    Made { response_data: data.encode().unwrap(), ..first }
+}
+
+fn put_packed(shelf: &Shelf, member: (Serial, Option<Revocation>), number: i64, made: &Made) -> bool {
+    let answer = SignedAnswer { pack: Some(number), ..made.answer() };
+    let entry = Entry { revocation: member.1, answer: Some(answer), ..entry(1, None) };
+    shelf.put(ISSUER, member.0, &entry)
+}
+
+#[test]
+fn a_pack_is_served_for_each_of_its_certificates_as_it_was_signed() {
+    let reasons = [None, Some(CrlReason::Unspecified), Some(CrlReason::KeyCompromise)];
+    for algorithm in [SignatureAlgorithm::EcdsaP256Sha256, SignatureAlgorithm::RsaPkcs1Sha256] {
+        let shelf = Shelf::new();
+        let frame = frame(algorithm);
+        for (round, reason) in reasons.into_iter().enumerate() {
+            for is_revoked in [false, true] {
+                let pack = (2 * round + usize::from(is_revoked)) as u64;
+                let revocation = is_revoked.then_some(Revocation { time: UnixTime(77), reason });
+                let members: Vec<_> = (0..5).map(|at| (number(100 * pack + at), revocation)).collect();
+                let made = pack_of(&frame, &members, 1_000);
+                for member in &members {
+                    assert!(put_packed(&shelf, *member, pack as i64 + 1, &made));
+                }
+                for (serial, _) in &members {
+                    let slot = shelf.get(ISSUER, serial).unwrap();
+                    assert_eq!(slot.revocation, revocation);
+                    let answer = slot.answer.unwrap();
+                    assert_eq!(answer.response_data(), made.response_data);
+                    assert_eq!(answer.body(), made.body());
+                    assert!(answer.has_hash(HashAlgorithm::Sha256) && !answer.has_hash(HashAlgorithm::Sha384));
+                }
+            }
+        }
+        assert!(shelf.templates.len() <= 2, "{} templates", shelf.templates.len());
+        assert!(shelf.packs.lock().is_empty(), "every certificate of each pack has come");
+    }
+}
+
+#[test]
+fn a_pack_goes_with_the_last_certificate_that_it_answers_for() {
+    let shelf = Shelf::new();
+    let frame = frame(SignatureAlgorithm::RsaPkcs1Sha256);
+    let members: Vec<_> = (0..4).map(|at| (number(at), None)).collect();
+    let mut memory = 0;
+    for round in 0..50 {
+        let made = pack_of(&frame, &members, 1_000 + round);
+        for member in &members {
+            assert!(put_packed(&shelf, *member, 256 * round, &made));
+            // The same once more changes nothing, and keeps nothing twice.
+            assert!(put_packed(&shelf, *member, 256 * round, &made));
+        }
+        if round == 5 {
+            memory = shelf.memory();
+        }
+    }
+    assert_eq!(shelf.memory(), memory, "what packs leave is used again");
+    // One is revoked: the others still have theirs.
+    assert!(shelf.put(ISSUER, number(1), &entry(2, None)));
+    assert!(shelf.get(ISSUER, &number(1)).unwrap().answer.is_none());
+    let last = pack_of(&frame, &members, 1_049);
+    assert_eq!(shelf.get(ISSUER, &number(2)).unwrap().answer.unwrap().body(), last.body());
+    assert_eq!(shelf.answers(), 3);
+    assert!(!put_packed(&shelf, members[0], 256 * 59, &pack_of(&frame, &members, 1_000)), "an older one");
+    shelf.sweep(UnixTime(2_000_000_001));
+    assert_eq!((shelf.certificates(), shelf.answers()), (0, 0));
+    assert!(shelf.packs.lock().is_empty());
+    let made = pack_of(&frame, &members, 2_000);
+    members.iter().for_each(|member| assert!(put_packed(&shelf, *member, 256 * 60, &made)));
+    assert_eq!(shelf.memory(), memory);
+}
+
+#[test]
+fn an_answer_that_does_not_speak_of_the_certificate_is_not_taken_for_its_pack() {
+    let shelf = Shelf::new();
+    let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
+    let members: Vec<_> = (0..3).map(|at| (number(at), None)).collect();
+    let made = pack_of(&frame, &members, 1_000);
+    assert!(put_packed(&shelf, members[0], 1, &made));
+    // Kept whole, as any answer that no template writes.
+    assert!(put_packed(&shelf, (number(9), None), 1, &made));
+    assert_eq!(shelf.get(ISSUER, &number(9)).unwrap().answer.unwrap().body(), made.body());
+    let revoked = (members[1].0, Some(Revocation { time: UnixTime(5), reason: None }));
+    assert!(put_packed(&shelf, revoked, 1, &made));
+    assert_eq!(shelf.get(ISSUER, &members[1].0).unwrap().answer.unwrap().body(), made.body());
+}
+
+#[test]
+fn readers_see_whole_packs_while_certificates_come_and_go() {
+    const MEMBERS: u64 = 64;
+    let shelf = Shelf::new();
+    let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
+    let done = AtomicBool::new(false);
+    // Packs of two to nine, put together otherwise in each round.
+    let round_of = |round: i64| -> Vec<(i64, Vec<(Serial, Option<Revocation>)>, Made)> {
+        let size = 2 + (round % 8) as usize;
+        let members: Vec<_> = (0..MEMBERS).map(|at| (number((at * 7 + round as u64) % MEMBERS), None)).collect();
+        let packs = members.chunks(size).enumerate();
+        packs
+            .map(|(at, part)| (round * 1_000 + at as i64, part.to_vec(), pack_of(&frame, part, 1_000 + round)))
+            .collect()
+    };
+    let put_round = |round| {
+        for (number, members, made) in round_of(round) {
+            members.iter().for_each(|member| assert!(put_packed(&shelf, *member, number, &made)));
+        }
+    };
+    put_round(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (1..40).for_each(put_round);
+            done.store(true, Ordering::SeqCst);
+        });
+        for reader in 0..2 {
+            let (shelf, done) = (&shelf, &done);
+            scope.spawn(move || {
+                let mut read = 0u64;
+                while !done.load(Ordering::SeqCst) || read < 2 * MEMBERS {
+                    let serial = number((read * 5 + reader) % MEMBERS);
+                    let answer = shelf.get(ISSUER, &serial).unwrap().answer.unwrap();
+                    let data = answer.response_data();
+                    let told = template::subjects(&data).unwrap();
+                    // A pack of one that was left over is an answer like any other.
+                    assert!(told.iter().any(|subject| subject.serial == serial.as_der_content()));
+                    let time = answer.this_update.to_datetime().format("%Y%m%d%H%M%SZ").to_string();
+                    assert!(data.windows(15).any(|window| window == time.as_bytes()));
+                    read += 1;
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_certificate_in_a_pack_of_eight_takes_less_than_one_alone() {
+    let shelf = Shelf::new();
+    let frame = frame(SignatureAlgorithm::RsaPkcs1Sha256);
+    let certificates = 40_000;
+    for pack in 0..certificates / 8 {
+        let members: Vec<_> = (0..8).map(|at| (number(8 * pack + at), None)).collect();
+        let made = pack_of(&frame, &members, 1_795_315_054);
+        members.iter().for_each(|member| assert!(put_packed(&shelf, *member, pack as i64 + 1, &made)));
+    }
+    let each = (shelf.memory() - Shelf::new().memory()) / certificates as usize;
+    assert!(each <= 110, "{each} octets");
 }
 
 #[test]

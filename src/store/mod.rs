@@ -9,6 +9,8 @@
 //! - A certificate's version starts at 1 and rises in the transaction that changes its status. An
 //!   answer carries the version it was signed for and is stored only while that version stands.
 //! - A revocation is for good, except `certificateHold`.
+//! - A pack is broken in the transaction that changes the status of one of its certificates, and it is
+//!   kept as long as it is the answer of any.
 //! - A call that returns `Ok` is durable; a call that returns an error has changed nothing.
 //! - Whatever changes a certificate or its answer is announced in the feed ([`Store::changes`]) in
 //!   the same transaction.
@@ -186,8 +188,9 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
 
     /// Stores answers; one outcome an answer, in order. An answer is stored when the certificate's
     /// version is still the one it was signed for and no stored answer of that version has a later
-    /// thisUpdate, except one that lies after `now`: it was made while the clock was ahead, and gives way. A certificate that does not exist gives [`AnswerOutcome::Superseded`]. Only what is
-    /// stored is announced.
+    /// thisUpdate, except one that lies after `now`: it was made while the clock was ahead, and gives way. A
+    /// certificate that does not exist gives [`AnswerOutcome::Superseded`]. A pack of which one is not
+    /// stored is broken from the start. Only what is stored is announced.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when an answer names a responder that was never installed.
@@ -196,6 +199,9 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
         answers: &[NewAnswer],
         now: UnixTime,
     ) -> Result<Vec<AnswerOutcome>, StoreError>;
+
+    /// The certificates whose answer a pack is, in no order.
+    async fn pack_members(&self, pack: PackNumber) -> Result<Vec<CertificateKey>, StoreError>;
 
     /// How an issuer's fleet stands at `now`. Reads the whole fleet: for reports, not for loops.
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError>;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};
 
@@ -132,9 +134,26 @@ pub struct NewAnswer {
     /// nextUpdate.
     pub next_update: UnixTime,
     /// The ResponseData in DER, octet for octet as signed.
-    pub response_data: Vec<u8>,
+    pub response_data: Bytes,
     /// The content of the signature BIT STRING (without the unused-bits octet).
-    pub signature: Vec<u8>,
+    pub signature: Bytes,
+    /// Whether it answers for other certificates too: with those of the same call that have the same
+    /// signature it is a pack, whose octets are kept once.
+    pub packed: bool,
+}
+
+/// A pack's number in this store; never used again for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackNumber(pub i64);
+
+/// The pack that an answer is: several certificates' statuses under one signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InPack {
+    /// Its number.
+    pub number: PackNumber,
+    /// Whether the status of one of its certificates has changed since: those that are left in it are to
+    /// get other answers.
+    pub broken: bool,
 }
 
 /// The answer the store keeps for a certificate: the newest one.
@@ -149,9 +168,11 @@ pub struct StoredAnswer {
     /// nextUpdate.
     pub next_update: UnixTime,
     /// The ResponseData in DER, octet for octet as signed.
-    pub response_data: Vec<u8>,
+    pub response_data: Bytes,
     /// The content of the signature BIT STRING (without the unused-bits octet).
-    pub signature: Vec<u8>,
+    pub signature: Bytes,
+    /// The pack that it is, if it answers for other certificates too.
+    pub pack: Option<InPack>,
 }
 
 /// A certificate with the answer stored for it.
@@ -190,6 +211,8 @@ pub struct AnswerTimes {
     pub next_update: UnixTime,
     /// The responder that signed it.
     pub responder: ResponderNumber,
+    /// Whether it is a pack in which the status of another certificate has changed since.
+    pub broken: bool,
 }
 
 /// What became of the rows of a registration.
@@ -230,6 +253,8 @@ pub enum StatusChange {
 pub enum AnswerOutcome {
     /// It is the certificate's answer now.
     Stored,
+    /// It is the certificate's answer now, and a pack.
+    Packed(InPack),
     /// The certificate's version has risen, or a newer answer is there: this one was dropped.
     Superseded,
 }

@@ -30,7 +30,7 @@ pub use quarantine::Quarantined;
 use super::planner::{Group, Outlook, Plan, Planner, Taken};
 use super::policies::Policies;
 use crate::clock::UnixTime;
-use crate::ocsp::Serial;
+use crate::ocsp::{Freshness, Serial};
 use crate::signer::Lane;
 use crate::store::{CertificateKey, IssuerId};
 
@@ -66,7 +66,8 @@ pub struct Seen {
     pub revoked: bool,
     /// thisUpdate and nextUpdate of the answer for its present status.
     pub answer: Option<(UnixTime, UnixTime)>,
-    /// Whether that answer's responder was taken out of use, so that it is to be replaced at once.
+    /// Whether that answer is to be replaced at once: its responder was taken out of use, or the status of
+    /// another certificate in its pack has changed.
     pub retired: bool,
     /// It must not be signed before.
     pub not_before: Option<UnixTime>,
@@ -176,6 +177,18 @@ pub struct Figures {
     pub clock_steps: u64,
 }
 
+/// The earliest that an answer comes due, in parts of the refresh interval ([`Freshness::due_at`]).
+const EARLIEST: f64 = 0.75;
+
+/// A due time so many times as long after thisUpdate, but not past the middle between the refresh interval
+/// and the legal deadline.
+fn stretched(due: UnixTime, this_update: UnixTime, stretch: f64, freshness: &Freshness) -> UnixTime {
+    let deadline = freshness.preset().deadline(freshness.validity());
+    let latest = (freshness.refresh() + deadline.max(freshness.refresh())) / 2;
+    let span = due.since(this_update);
+    this_update.plus(span.mul_f64(stretch).min(latest.max(span)))
+}
+
 /// Decides what is signed next.
 #[derive(Debug)]
 pub struct Engine {
@@ -190,7 +203,12 @@ pub struct Engine {
     early: Early,
     watch: ClockWatch,
     advanced: UnixTime,
+    /// The refresh interval that is planned with, over the one in the policies.
+    stretch: f64,
 }
+
+/// The least change of the stretch that everything is planned anew for.
+const STRETCHED: f64 = 0.02;
 
 impl Engine {
     /// An engine without any certificate.
@@ -208,6 +226,7 @@ impl Engine {
             early: Early::default(),
             watch: ClockWatch::default(),
             advanced: now,
+            stretch: 1.0,
         }
     }
 
@@ -237,6 +256,35 @@ impl Engine {
         self.planner.reckon_anew(now, |plan| plan);
     }
 
+    /// Plans with so many times the refresh interval of the policies, but never past the middle between
+    /// that and the legal deadline. What is due already and would not be then waits again. Returns whether
+    /// that was more than a trifle, so that everything was planned anew.
+    pub fn set_stretch(&mut self, stretch: f64, now: UnixTime) -> bool {
+        let ratio = stretch / self.stretch;
+        if (ratio - 1.0).abs() < STRETCHED && (stretch > 1.0 || self.stretch <= 1.0) {
+            return false;
+        }
+        self.stretch = stretch;
+        let freshness: HashMap<Group, Freshness> = self
+            .groups
+            .iter()
+            .map(|(issuer, group)| (*group, self.policies.of(*issuer).freshness))
+            .collect();
+        self.planner.reckon_anew(now, |plan| {
+            let (Some((this_update, _)), Some(freshness)) = (plan.answer, freshness.get(&plan.group)) else {
+                return plan;
+            };
+            let least = freshness.refresh().mul_f64(EARLIEST);
+            // One that is to be replaced at once stays so.
+            if plan.due < this_update.plus(least / 2) {
+                return plan;
+            }
+            let due = stretched(plan.due, this_update, ratio, freshness).max(this_update.plus(least));
+            Plan { due, ..plan }
+        });
+        true
+    }
+
     fn plan(&mut self, seen: &Seen, now: UnixTime) -> Plan {
         let group = self.group(seen.issuer);
         let earliest = seen.not_before.unwrap_or(now);
@@ -246,7 +294,8 @@ impl Engine {
                 let due = if seen.retired {
                     this_update
                 } else {
-                    freshness.due_at(this_update, next_update, &seen.serial)
+                    let due = freshness.due_at(this_update, next_update, &seen.serial);
+                    stretched(due, this_update, self.stretch, &freshness)
                 };
                 Plan { group, lane: Lane::Refresh, due: due.max(earliest), answer: seen.answer }
             }

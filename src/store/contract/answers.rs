@@ -39,7 +39,7 @@ pub(super) async fn of_two_answers_for_one_version_the_later_stands(bed: &dyn Be
     assert_eq!(outcomes, [AnswerOutcome::Stored, AnswerOutcome::Superseded, AnswerOutcome::Stored]);
     assert_eq!(stored().await, (30, 0xa5));
     assert_eq!(store.store_answers(&[at(29)], UnixTime::MAX).await.unwrap(), [AnswerOutcome::Superseded]);
-    let again = NewAnswer { signature: vec![1], ..at(30) };
+    let again = NewAnswer { signature: vec![1].into(), ..at(30) };
     assert_eq!(store.store_answers(&[again], UnixTime::MAX).await.unwrap(), [AnswerOutcome::Stored]);
     assert_eq!(stored().await, (30, 1));
 }
@@ -76,6 +76,7 @@ pub(super) async fn an_answer_comes_back_octet_for_octet(bed: &dyn Bed) {
         next_update: UnixTime(110),
         response_data: given.response_data,
         signature: given.signature,
+        pack: None,
     };
     let expected = CertificateState { certificate, answer: Some(expected) };
     let key = expected.certificate.key;
@@ -97,7 +98,7 @@ pub(super) async fn an_answer_for_an_older_version_is_not_scheduled_by(bed: &dyn
         assert_eq!((page[0].key, page[0].not_before, page[0].not_after), (certificate.key, None, NOT_AFTER));
         page[0].answer
     };
-    let times = AnswerTimes { this_update: UnixTime(10), next_update: UnixTime(110), responder };
+    let times = AnswerTimes { this_update: UnixTime(10), next_update: UnixTime(110), responder, broken: false };
     assert_eq!(scheduled().await, Some(times));
     store.revoke(issuer, &[(serial(1), revoked(5, CrlReason::KeyCompromise))]).await.unwrap();
     assert_eq!(scheduled().await, None);

@@ -7,6 +7,7 @@ mod feed;
 mod fleet;
 mod ledger;
 mod model;
+mod packs;
 mod registry;
 mod replies;
 mod sharing;
@@ -94,6 +95,11 @@ macro_rules! contract_of {
                 an_answer_for_an_older_version_is_not_scheduled_by
                 one_bad_answer_leaves_the_others_unstored
                 a_long_list_of_answers_is_stored_whole;
+            packs:
+                a_pack_is_the_answer_of_each_of_its_certificates
+                a_change_of_status_breaks_the_pack_and_announces_what_is_left_in_it
+                a_pack_of_which_one_is_not_stored_is_broken_from_the_start
+                a_certificate_with_another_answer_leaves_its_pack;
             fleet:
                 a_fleet_is_counted_by_issuer_lifetime_day_and_revocation
                 what_the_guard_knows_replaces_what_it_knew;
@@ -188,7 +194,8 @@ fn answer(certificate: &CertificateRecord, responder: ResponderNumber, this_upda
         responder,
         this_update: UnixTime(this_update),
         next_update: UnixTime(this_update + 100),
-        response_data: format!("data of {} at {this_update}", certificate.serial).into_bytes(),
-        signature: vec![0xa5; 64],
+        response_data: format!("data of {} at {this_update}", certificate.serial).into_bytes().into(),
+        signature: vec![0xa5; 64].into(),
+        packed: false,
     }
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::json;
 use sqlx::Arguments;
 
-use super::rows::{self, Packed, rowid};
+use super::rows::{self, Packed, key_of, rowid};
 use super::statements;
 use super::write::Writing;
 use super::{SqliteStore, StoreError};
 use crate::clock::UnixTime;
 use crate::store::audit::{Digest, NewLine};
-use crate::store::{AnswerOutcome, NewAnswer};
+use crate::store::{AnswerOutcome, CertificateKey, InPack, NewAnswer, PackNumber};
 
 /// Answers checked and written at once, within one transaction.
 const PORTION: usize = 8_192;
@@ -50,6 +50,59 @@ impl Writing<'_> {
 }
 
 impl Writing<'_> {
+    /// Keeps the packs among these answers that anything is stored of, and tells so in the outcomes.
+    async fn put_packs<'a>(
+        &mut self,
+        answers: &'a [NewAnswer],
+        outcomes: &mut [AnswerOutcome],
+    ) -> Result<HashMap<&'a [u8], InPack>, StoreError> {
+        let mut members: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        let packed = answers.iter().enumerate().filter(|(_, answer)| answer.packed);
+        for (place, answer) in packed {
+            members.entry(&answer.signature).or_default().push(place);
+        }
+        let mut packs = HashMap::with_capacity(members.len());
+        for (signature, places) in members {
+            let is_stored = |place: &usize| outcomes[*place] == AnswerOutcome::Stored;
+            let Some(first) = places.iter().copied().find(is_stored) else { continue };
+            let broken = !places.iter().all(is_stored);
+            let number: i64 = sqlx::query_scalar(statements::PACK_PUT)
+                .bind(broken)
+                .bind(&answers[first].response_data[..])
+                .bind(signature)
+                .fetch_one(&mut *self.transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+            let pack = InPack { number: PackNumber(number), broken };
+            for place in places {
+                if outcomes[place] == AnswerOutcome::Stored {
+                    outcomes[place] = AnswerOutcome::Packed(pack);
+                }
+            }
+            packs.insert(signature, pack);
+        }
+        Ok(packs)
+    }
+
+    /// Breaks the packs of certificates whose status has changed, and announces those that are left in
+    /// them.
+    pub(super) async fn break_packs(&mut self, rowids: &[i64]) -> Result<(), StoreError> {
+        let broken: Vec<i64> = sqlx::query_scalar(statements::PACK_BREAK)
+            .bind(rows::json_integers(rowids.iter().copied()))
+            .fetch_all(&mut *self.transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        for pack in broken {
+            let members: Vec<i64> = sqlx::query_scalar(statements::PACK_MEMBERS)
+                .bind(pack)
+                .fetch_all(&mut *self.transaction)
+                .await
+                .map_err(|error| self.failed(error))?;
+            self.changed.extend(members);
+        }
+        Ok(())
+    }
+
     /// One line for each token that signed some of these: how many, and what.
     async fn note_signatures(&mut self, stored: &[(i64, &NewAnswer)]) -> Result<(), StoreError> {
         let mut by_responder: BTreeMap<i64, Vec<&(i64, &NewAnswer)>> = BTreeMap::new();
@@ -64,7 +117,7 @@ impl Writing<'_> {
                 .map_err(|error| self.failed(error))?;
             let digests = signed
                 .iter()
-                .flat_map(|(_, answer)| [answer.response_data.as_slice(), answer.signature.as_slice()]);
+                .flat_map(|(_, answer)| [&answer.response_data[..], &answer.signature[..]]);
             let detail = json!({
                 "responder": responder,
                 "token": token,
@@ -101,6 +154,7 @@ impl SqliteStore {
             let rowids = portion.iter().filter_map(|answer| rowid(answer.key)).collect();
             let mut present = writing.versions(rowids).await?;
             let mut stored = Vec::with_capacity(portion.len());
+            let mut told = Vec::with_capacity(portion.len());
             for answer in portion {
                 let row = rowid(answer.key);
                 let place = row.and_then(|row| present.get_mut(&row));
@@ -109,11 +163,13 @@ impl SqliteStore {
                 {
                     place.answer = Some((answer.version, answer.this_update));
                     stored.push((row, answer));
-                    outcomes.push(AnswerOutcome::Stored);
+                    told.push(AnswerOutcome::Stored);
                 } else {
-                    outcomes.push(AnswerOutcome::Superseded);
+                    told.push(AnswerOutcome::Superseded);
                 }
             }
+            let packs = writing.put_packs(portion, &mut told).await?;
+            outcomes.append(&mut told);
             // By row, for locality; the sort is stable, so the last of a repeated key wins.
             stored.sort_by_key(|(row, _)| *row);
             let written = writing.bulk(&statements::ANSWER_PUT, &stored, |values, (row, answer)| {
@@ -122,8 +178,14 @@ impl SqliteStore {
                 values.add(answer.responder.0)?;
                 values.add(answer.this_update.0)?;
                 values.add(answer.next_update.0)?;
-                values.add(answer.response_data.as_slice())?;
-                values.add(answer.signature.as_slice())
+                let pack = answer.packed.then(|| packs.get(&answer.signature[..])).flatten();
+                let [data, signature] = match pack {
+                    None => [&answer.response_data[..], &answer.signature[..]],
+                    Some(_) => [&[][..]; 2],
+                };
+                values.add(data)?;
+                values.add(signature)?;
+                values.add(pack.map(|pack| pack.number.0))
             });
             match written.await {
                 Ok(()) => {
@@ -141,6 +203,17 @@ impl SqliteStore {
         }
         writing.commit().await?;
         Ok(outcomes)
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn members_of(&self, pack: PackNumber) -> Result<Vec<CertificateKey>, StoreError> {
+        let rows: Vec<i64> = sqlx::query_scalar(statements::PACK_MEMBERS)
+            .bind(pack.0)
+            .fetch_all(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading a pack of"))?;
+        Ok(rows.into_iter().map(key_of).collect())
     }
 }
 

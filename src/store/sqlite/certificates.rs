@@ -145,7 +145,11 @@ impl Writing<'_> {
         let written: Result<(), sqlx::Error> = written.await;
         written.map_err(|error| self.failed(error))?;
         self.changed.extend(new.iter().chain(&old).filter_map(|subject| subject.row));
-        Ok(())
+        if old.is_empty() {
+            return Ok(());
+        }
+        let old: Vec<_> = old.iter().filter_map(|subject| subject.row).collect();
+        self.break_packs(&old).await
     }
 }
 
@@ -403,6 +407,7 @@ fn schedule_entry(row: &Reader<'_>) -> Result<ScheduleEntry, StoreError> {
             this_update: UnixTime(this_update),
             next_update: row.time(6)?,
             responder: ResponderNumber(row.get(7)?),
+            broken: row.get(8)?,
         }),
     };
     Ok(ScheduleEntry {

@@ -25,7 +25,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
     FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger, NewAnswer,
-    NewResponder, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store,
+    NewResponder, PackNumber, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store,
     StoreError,
 };
 use crate::clock::UnixTime;
@@ -171,6 +171,10 @@ impl Store for SqliteStore {
         now: UnixTime,
     ) -> Result<Vec<AnswerOutcome>, StoreError> {
         self.put_answers(answers, now).await
+    }
+
+    async fn pack_members(&self, pack: PackNumber) -> Result<Vec<CertificateKey>, StoreError> {
+        self.members_of(pack).await
     }
 
     async fn counts(&self, issuer: IssuerId, now: UnixTime) -> Result<FleetCounts, StoreError> {

@@ -8,7 +8,8 @@ use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::store::rules::Standing;
 use crate::store::{
-    CertificateKey, CertificateRecord, CertificateState, IssuerId, ResponderNumber, Shard, StoredAnswer,
+    CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber, ResponderNumber, Shard,
+    StoredAnswer,
 };
 
 /// How far the shard stands above the number in the shard, in a rowid.
@@ -84,8 +85,17 @@ impl<'r> Reader<'r> {
                 responder: ResponderNumber(self.get(9)?),
                 this_update: self.time(10)?,
                 next_update: self.time(11)?,
-                response_data: self.get(12)?,
-                signature: self.get(13)?,
+                response_data: self.get::<Vec<u8>>(12)?.into(),
+                signature: self.get::<Vec<u8>>(13)?.into(),
+                pack: match self.get::<Option<i64>>(14)? {
+                    None => None,
+                    Some(number) => Some(InPack {
+                        number: PackNumber(number),
+                        broken: self
+                            .get::<Option<bool>>(15)?
+                            .ok_or_else(|| self.corrupt(format!("pack {number} is not there")))?,
+                    }),
+                },
             }),
         };
         Ok(CertificateState { certificate, answer })

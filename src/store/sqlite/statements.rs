@@ -49,23 +49,29 @@ pub(super) const FIND: &str =
 
 pub(super) const STATE_BY_SERIAL: &str =
     "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
-            a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
-     FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
+            a.version, a.responder, a.this_update, a.next_update, coalesce(p.response_data, a.response_data),
+            coalesce(p.signature, a.signature), a.pack, p.broken
+     FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row LEFT JOIN pack AS p ON p.number = a.pack
      WHERE c.issuer = ?1 AND c.serial = ?2";
 pub(super) const STATES_BY_ROW: &str =
     "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
-            a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
+            a.version, a.responder, a.this_update, a.next_update, coalesce(p.response_data, a.response_data),
+            coalesce(p.signature, a.signature), a.pack, p.broken
      FROM json_each(?1) AS k CROSS JOIN certificate AS c LEFT JOIN answer AS a ON a.row = c.row
+         LEFT JOIN pack AS p ON p.number = a.pack
      WHERE c.row = k.value";
 /// Rows after `?1` up to `?2`, not expired at `?3`, `?4` at the most.
 pub(super) const STATES_PAGE: &str =
     "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, c.revoked_at, c.reason, c.version,
-            a.version, a.responder, a.this_update, a.next_update, a.response_data, a.signature
-     FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row
+            a.version, a.responder, a.this_update, a.next_update, coalesce(p.response_data, a.response_data),
+            coalesce(p.signature, a.signature), a.pack, p.broken
+     FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row LEFT JOIN pack AS p ON p.number = a.pack
      WHERE c.row > ?1 AND c.row <= ?2 AND c.not_after >= ?3 ORDER BY c.row LIMIT ?4";
 pub(super) const SCHEDULE_PAGE: &str =
-    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, a.this_update, a.next_update, a.responder
+    "SELECT c.row, c.issuer, c.serial, c.not_before, c.not_after, a.this_update, a.next_update, a.responder,
+            coalesce(p.broken, 0)
      FROM certificate AS c LEFT JOIN answer AS a ON a.row = c.row AND a.version = c.version
+         LEFT JOIN pack AS p ON p.number = a.pack
      WHERE c.row > ?1 AND c.row <= ?2 AND c.not_after >= ?3 ORDER BY c.row LIMIT ?4";
 
 /// For the rows in the JSON array `?1`: place, version, and version and thisUpdate of the answer, as
@@ -73,6 +79,16 @@ pub(super) const SCHEDULE_PAGE: &str =
 pub(super) const VERSIONS: &str = "SELECT group_concat(concat_ws(',', k.key, c.version, ifnull(a.version, ''), ifnull(a.this_update, '')), ';')
      FROM json_each(?1) AS k CROSS JOIN certificate AS c LEFT JOIN answer AS a ON a.row = c.row
      WHERE c.row = k.value";
+
+pub(super) const PACK_PUT: &str =
+    "INSERT INTO pack (broken, response_data, signature) VALUES (?1, ?2, ?3) RETURNING number";
+pub(super) const PACK_MEMBERS: &str = "SELECT row FROM answer WHERE pack = ?1";
+/// Breaks the packs that are answers for an older version of a certificate in the JSON array `?1` of rows.
+pub(super) const PACK_BREAK: &str = "UPDATE pack SET broken = 1 WHERE number IN (
+         SELECT a.pack FROM json_each(?1) AS k CROSS JOIN answer AS a ON a.row = k.value
+             CROSS JOIN certificate AS c ON c.row = a.row
+         WHERE a.pack IS NOT NULL AND a.version <> c.version)
+     RETURNING number";
 
 /// Reads the whole fleet, for reports. The unary plus keeps it off the index: one walk through the
 /// rows is cheaper than a seek for each.
@@ -206,19 +222,21 @@ pub(super) static CERTIFICATE_UPDATE: Bulk = Bulk {
     }),
 };
 
-/// Row, version, responder, this_update, next_update, response_data, signature.
+/// Row, version, responder, this_update, next_update, response_data, signature, pack.
 pub(super) static ANSWER_PUT: Bulk = Bulk {
-    columns: 7,
+    columns: 8,
     lengths: LENGTHS,
     statements: LazyLock::new(|| {
         stamp(
-            "INSERT INTO answer (row, version, responder, this_update, next_update, response_data, signature)
+            "INSERT INTO answer (row, version, responder, this_update, next_update, response_data, signature,
+                 pack)
              SELECT * FROM ",
-            7,
+            8,
             " WHERE column1 IS NOT NULL
              ON CONFLICT (row) DO UPDATE SET version = excluded.version, responder = excluded.responder,
                  this_update = excluded.this_update, next_update = excluded.next_update,
-                 response_data = excluded.response_data, signature = excluded.signature",
+                 response_data = excluded.response_data, signature = excluded.signature,
+                 pack = excluded.pack",
         )
     }),
 };
@@ -259,6 +277,9 @@ pub(super) const ALL: &[&str] = &[
     STATES_PAGE,
     SCHEDULE_PAGE,
     VERSIONS,
+    PACK_PUT,
+    PACK_MEMBERS,
+    PACK_BREAK,
     COUNTS,
     FEED_BOUNDS,
     FEED_AFTER,
