@@ -155,8 +155,9 @@ async fn stored(folder: &Path, certificates: u64) -> (Arc<dyn Store>, Arc<Frames
                     responder,
                     this_update: THIS_UPDATE,
                     next_update: NEXT_UPDATE,
-                    response_data,
-                    signature,
+                    response_data: response_data.into(),
+                    signature: signature.into(),
+                    packed: false,
                 }
             });
             store.store_answers(&answers.collect::<Vec<_>>(), THIS_UPDATE).await.unwrap();

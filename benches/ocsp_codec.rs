@@ -169,6 +169,7 @@ fn put(shelf: &Shelf, answer: &Answer) {
         this_update: NOW,
         next_update: UnixTime(NOW.0 + 7 * 86_400 - 1),
         renewed_at: UnixTime(NOW.0 + 3 * 86_400),
+        pack: None,
     };
     let entry = Entry {
         version: 1,

@@ -228,6 +228,7 @@ impl Stage {
             clock: Arc::clone(&app.clock),
             policies: Arc::new(ArcSwap::from_pointee(app.policies().await.unwrap())),
             settings: pipeline::Settings::default(),
+            levers: Arc::default(),
         };
         let issuer = app.issuer(ISSUER).await.unwrap().record.id;
         Self { app, issuer, pipeline, token, key, registered: 0 }

@@ -114,6 +114,7 @@ impl Fleet {
             this_update: THIS_UPDATE,
             next_update: NEXT_UPDATE,
             renewed_at: THIS_UPDATE.plus(Duration::from_secs(302_400)),
+            pack: None,
         };
         let entry = Entry {
             version: 1,

@@ -20,7 +20,9 @@ use crate::clock::{Stopwatch, UnixTime};
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::Lane;
-use crate::store::{CertificateKey, CertificateRecord, CertificateState, FeedPosition, PackNumber, Shard, StoreError};
+use crate::store::{
+    CertificateKey, CertificateRecord, CertificateState, FeedPosition, PackNumber, Shard, StoreError,
+};
 
 /// Certificates read at a time when the shelf is filled.
 const PAGE: u32 = 2_000;

@@ -184,7 +184,9 @@ impl Pipeline {
             Ok(Some(done)) => {
                 let packed = states.len() > 1;
                 let done = Arc::new(done);
-                steps.extend(states.into_iter().map(|state| Step::Signed(Box::new(signed(state, &done, packed)))));
+                steps.extend(
+                    states.into_iter().map(|state| Step::Signed(Box::new(signed(state, &done, packed)))),
+                );
             }
             // One that cannot be answered must not keep its neighbours from it.
             Err(error) if states.len() > 1 && error.reach() == Reach::Item => {

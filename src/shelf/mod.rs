@@ -333,10 +333,9 @@ impl Shelf {
         let hash = self.hash(issuer_number, content);
         let pack = entry.answer.as_ref();
         // As the record and the pack hold it: in seconds that fit into 32 bits.
-        let revocation = entry.revocation.map(|revocation| Revocation {
-            time: long(short(revocation.time)),
-            ..revocation
-        });
+        let revocation = entry
+            .revocation
+            .map(|revocation| Revocation { time: long(short(revocation.time)), ..revocation });
         let subject = Subject { serial: content, revocation };
         let pack = pack.and_then(|answer| self.retain(issuer_number, hash, &subject, answer));
         let record = Record::of(issuer_number, &serial, entry, &self.templates, pack);

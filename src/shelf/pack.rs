@@ -19,9 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::SignedAnswer;
-use super::record::{
-    ANSWER, FIXED, Header, NO_REASON, PLAIN_ECDSA, WORD, long, plain_ecdsa, short,
-};
+use super::record::{ANSWER, FIXED, Header, NO_REASON, PLAIN_ECDSA, WORD, long, plain_ecdsa, short};
 use super::template::{Statement, Subject, Template, Templates, subjects};
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, ecdsa};
@@ -85,7 +83,8 @@ impl Pack {
         let mut list = SmallVec::<[u8; 256]>::new();
         for Subject { serial, revocation } in &subjects {
             let length = u8::try_from(serial.len()).ok().filter(|length| *length < MARK)?;
-            let reason = revocation.and_then(|revocation| revocation.reason).map_or(NO_REASON, CrlReason::code);
+            let reason =
+                revocation.and_then(|revocation| revocation.reason).map_or(NO_REASON, CrlReason::code);
             list.extend_from_slice(&[length | if revocation.is_some() { REVOKED } else { 0 }, reason]);
             list.extend_from_slice(serial);
             if let Some(revocation) = revocation {

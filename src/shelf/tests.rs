@@ -350,7 +350,9 @@ fn a_pack_is_served_for_each_of_its_certificates_as_it_was_signed() {
                     let answer = slot.answer.unwrap();
                     assert_eq!(answer.response_data(), made.response_data);
                     assert_eq!(answer.body(), made.body());
-                    assert!(answer.has_hash(HashAlgorithm::Sha256) && !answer.has_hash(HashAlgorithm::Sha384));
+                    assert!(
+                        answer.has_hash(HashAlgorithm::Sha256) && !answer.has_hash(HashAlgorithm::Sha384)
+                    );
                 }
             }
         }
@@ -416,10 +418,13 @@ fn readers_see_whole_packs_while_certificates_come_and_go() {
     // Packs of two to nine, put together otherwise in each round.
     let round_of = |round: i64| -> Vec<(i64, Vec<(Serial, Option<Revocation>)>, Made)> {
         let size = 2 + (round % 8) as usize;
-        let members: Vec<_> = (0..MEMBERS).map(|at| (number((at * 7 + round as u64) % MEMBERS), None)).collect();
+        let members: Vec<_> =
+            (0..MEMBERS).map(|at| (number((at * 7 + round as u64) % MEMBERS), None)).collect();
         let packs = members.chunks(size).enumerate();
         packs
-            .map(|(at, part)| (round * 1_000 + at as i64, part.to_vec(), pack_of(&frame, part, 1_000 + round)))
+            .map(|(at, part)| {
+                (round * 1_000 + at as i64, part.to_vec(), pack_of(&frame, part, 1_000 + round))
+            })
             .collect()
     };
     let put_round = |round| {

@@ -265,11 +265,8 @@ impl Engine {
             return false;
         }
         self.stretch = stretch;
-        let freshness: HashMap<Group, Freshness> = self
-            .groups
-            .iter()
-            .map(|(issuer, group)| (*group, self.policies.of(*issuer).freshness))
-            .collect();
+        let freshness: HashMap<Group, Freshness> =
+            self.groups.iter().map(|(issuer, group)| (*group, self.policies.of(*issuer).freshness)).collect();
         self.planner.reckon_anew(now, |plan| {
             let (Some((this_update, _)), Some(freshness)) = (plan.answer, freshness.get(&plan.group)) else {
                 return plan;

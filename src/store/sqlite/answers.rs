@@ -115,9 +115,8 @@ impl Writing<'_> {
                 .fetch_optional(&mut *self.transaction)
                 .await
                 .map_err(|error| self.failed(error))?;
-            let digests = signed
-                .iter()
-                .flat_map(|(_, answer)| [&answer.response_data[..], &answer.signature[..]]);
+            let digests =
+                signed.iter().flat_map(|(_, answer)| [&answer.response_data[..], &answer.signature[..]]);
             let detail = json!({
                 "responder": responder,
                 "token": token,

@@ -25,8 +25,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
     FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger, NewAnswer,
-    NewResponder, PackNumber, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard, StatusChange, Store,
-    StoreError,
+    NewResponder, PackNumber, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard,
+    StatusChange, Store, StoreError,
 };
 use crate::clock::UnixTime;
 use crate::ocsp::{Revocation, Serial};

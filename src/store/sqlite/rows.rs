@@ -8,8 +8,8 @@ use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::store::rules::Standing;
 use crate::store::{
-    CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber, ResponderNumber, Shard,
-    StoredAnswer,
+    CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber, ResponderNumber,
+    Shard, StoredAnswer,
 };
 
 /// How far the shard stands above the number in the shard, in a rowid.

@@ -2,5 +2,6 @@
 
 mod backlog;
 mod desk;
+mod packs;
 mod stage;
 mod status;

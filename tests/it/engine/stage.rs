@@ -17,6 +17,7 @@ use goodstanding::ocsp::{CrlReason, Revocation, Serial};
 use goodstanding::presign::desk::Desk;
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::keeper::{Keeper, KeeperStats, Signals};
+use goodstanding::presign::levers::Levers;
 use goodstanding::presign::pipeline::{self, Pipeline};
 use goodstanding::presign::{Policies, Policy};
 use goodstanding::shelf::{Shelf, Slot};
@@ -52,6 +53,7 @@ pub(super) struct Stage {
     pub(super) app: App,
     pub(super) issuer: IssuerId,
     pub(super) identities: Arc<Identities>,
+    pub(super) levers: Arc<Levers>,
 }
 
 /// A keeper at work.
@@ -74,7 +76,7 @@ impl Stage {
         let (identities, problems) = app.identities(&[]).await.unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         let issuer = app.issuer(ISSUER).await.unwrap().record.id;
-        Self { app, issuer, identities: Arc::new(Identities::new(identities)) }
+        Self { app, issuer, identities: Arc::new(Identities::new(identities)), levers: Arc::default() }
     }
 
     pub(super) fn now(&self) -> UnixTime {
@@ -90,6 +92,7 @@ impl Stage {
                 self.app.settings().freshness,
             )))),
             settings: pipeline::Settings::default(),
+            levers: Arc::clone(&self.levers),
         }
     }
 

@@ -174,8 +174,9 @@ impl Fleet {
             responder: self.responder,
             this_update,
             next_update,
-            response_data,
-            signature: signature.as_ref().to_vec(),
+            response_data: response_data.into(),
+            signature: signature.as_ref().to_vec().into(),
+            packed: false,
         }
     }
 
