@@ -27,6 +27,8 @@ pub(super) struct Report<'r> {
     pub(super) ledger: &'r Ledger,
     pub(super) lost: usize,
     pub(super) caught_up: Duration,
+    /// Certificates whose answer is a pack at the end.
+    pub(super) packed: usize,
 }
 
 impl Report<'_> {
@@ -67,6 +69,7 @@ impl Report<'_> {
             "calls of C_Login, failed, met by a fault",
             figures(logins.called, logins.failed, logins.injected),
         );
+        row("certificates whose answer is a pack, at the end", self.packed.to_string());
         row("registered, until clients saw it", spread(&registrations));
         row("revoked, until clients saw it", spread(&revocations));
         row("faults and restarts", self.spells.len().to_string());

@@ -25,8 +25,17 @@ impl<'s> Server<'s> {
 
     /// As [`Server::start`], with more on its command line.
     pub(crate) fn start_with(site: &'s Site, arguments: &[&str]) -> Self {
-        let mut server = Self::launch_with(site, arguments);
-        eventually("readiness", PATIENCE, || {
+        Self::launch_with(site, arguments).ready_within(PATIENCE)
+    }
+
+    /// Starts it and waits longer than usual until it is ready: it has much to read.
+    pub(crate) fn start_within(site: &'s Site, patience: Duration) -> Self {
+        Self::launch(site).ready_within(patience)
+    }
+
+    fn ready_within(self, patience: Duration) -> Self {
+        let mut server = self;
+        eventually("readiness", patience, || {
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("the server ended ({status}) instead of serving\n{}", server.log());
             }

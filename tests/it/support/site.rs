@@ -151,6 +151,12 @@ certificate = \"{dir}/ca/ca.pem\"
         self.configure(&text.replace(old, new));
     }
 
+    /// Adds to the configuration as it stands.
+    pub(crate) fn extend(&self, more: &str) {
+        let text = std::fs::read_to_string(self.path("goodstanding.toml")).unwrap();
+        self.configure(&format!("{text}{more}"));
+    }
+
     /// The program, ready to be given a subcommand.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_goodstanding"));
