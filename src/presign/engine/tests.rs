@@ -241,3 +241,54 @@ fn an_imported_fleet_does_not_come_due_in_one_wave_again() {
     let last_week: u32 = hours[23 * 24..].iter().sum();
     assert!(last_week < mean * 7 * 24 * 23 / 20, "little more than needed: {last_week} of {}", mean * 7 * 24);
 }
+
+#[test]
+fn a_stretched_refresh_waits_longer_but_never_past_the_middle_to_the_deadline() {
+    let mut engine = Engine::new(Settings { in_flight: 20, early: false }, policies(), NOW);
+    let due: Vec<UnixTime> = (0..500).map(|number| engine.note(&answered(number, NOW), NOW)).collect();
+    assert!(!engine.set_stretch(1.01, NOW), "a trifle is not worth planning everything anew");
+    assert!(engine.set_stretch(1.05, NOW));
+    // The deadline is 96 h after thisUpdate; slack begins at 84 h.
+    let span = |number: u32| due[number as usize].since(NOW).as_secs_f64();
+    let mut taken = HashMap::new();
+    for hour in 0..=96 {
+        while let Some(job) = engine.take(after(hour * HOUR)) {
+            taken.insert(job.key, hour);
+            engine.finish(job.lane, job.key, Ended::NotDue(None), after(hour * HOUR));
+        }
+    }
+    assert_eq!(taken.len(), 500);
+    for number in 0..500 {
+        let planned = span(number) * 1.05 / 3_600.0;
+        let hour = taken[&key(number)] as f64;
+        assert!((planned - hour).abs() <= 1.01 && hour <= 90.0, "{number}: {planned} h, {hour} h");
+    }
+}
+
+#[test]
+fn what_was_due_waits_again_while_slack_is_lent_and_comes_back_where_it_was() {
+    let mut engine = engine();
+    // Due for an hour already.
+    let seen: Vec<Seen> = (0..50).map(|number| answered(number, after(-84 * HOUR - HOUR))).collect();
+    let due: Vec<UnixTime> = seen.iter().map(|seen| engine.note(seen, NOW)).collect();
+    assert_eq!(engine.figures(NOW).due_within[0], 50);
+    assert!(engine.set_stretch(1.07, NOW));
+    let lent = engine.figures(NOW);
+    assert!(lent.due_within[0] < 50, "{lent:?}");
+    // One that was to be replaced at once stays so.
+    let retired = Seen { retired: true, ..answered(60, NOW) };
+    engine.note(&retired, NOW);
+    let jobs = |engine: &mut Engine| -> Vec<CertificateKey> {
+        std::iter::from_fn(|| {
+            let job = engine.take(NOW)?;
+            engine.finish(job.lane, job.key, Ended::NotDue(None), NOW);
+            Some(job.key)
+        })
+        .collect()
+    };
+    // Back where it was: all are due.
+    assert!(engine.set_stretch(1.0, NOW));
+    let all = jobs(&mut engine);
+    assert!(all.contains(&key(60)));
+    assert_eq!(all.len(), 51, "{due:?}");
+}
