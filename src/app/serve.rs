@@ -167,7 +167,6 @@ pub async fn serve(
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
         let (pictured, stopping, anchor) = (Arc::clone(&running), shutdown.clone(), Arc::clone(&audit));
-        let policies = Arc::clone(&running.pipeline.policies);
         // Nobody waits for its task: whoever asked it something waits for the answer.
         let (limiter, _task) = app.start_limiter(running.pressure()).await?;
         limiter.register_metrics(&mut metrics);
@@ -179,7 +178,7 @@ pub async fn serve(
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
-            policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
+            policies: Arc::clone(&running.pipeline.policies),
         };
         let router = control::router(
             Arc::new(metrics),

@@ -10,6 +10,7 @@ use crate::app::KnownResponder;
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Received, Serial, response};
 use crate::presign::Policies;
+use crate::presign::standing::{self, Standing};
 use crate::store::{CertificateState, StoredAnswer};
 
 #[derive(Debug, Args)]
@@ -86,7 +87,7 @@ fn report(
     let certificate = &state.certificate;
     let answer =
         state.answer.as_ref().map(|answer| describe(answer, state, responders, policies, now)).transpose()?;
-    let next = next(state, policies, now);
+    let next = standing::next(state, policies, now);
     Ok(Report {
         issuer: issuer.to_owned(),
         serial: certificate.serial.to_string(),
@@ -118,37 +119,6 @@ fn warnings(state: &CertificateState, policies: &Policies) -> Vec<String> {
     barred.into_iter().collect()
 }
 
-fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> String {
-    let certificate = &state.certificate;
-    let policy = policies.of(certificate.issuer);
-    if policy.answered_until(certificate.not_after) < now {
-        return "nothing: it has expired and is answered unauthorized (RFC 9919 section 3.2.3)".to_owned();
-    }
-    if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
-        return format!("its first answer at {not_before}, when it comes into force");
-    }
-    match &state.answer {
-        None => "its first answer, now".to_owned(),
-        Some(answer) if answer.version != certificate.version => {
-            format!(
-                "an answer for version {}, now: its status changed after the stored one was signed",
-                certificate.version
-            )
-        }
-        Some(answer) if policies.is_retired(answer.responder) => {
-            format!("a new answer, now: responder {} was taken out of use", answer.responder.0)
-        }
-        Some(answer) => {
-            let times = [answer.this_update, answer.next_update];
-            let due = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
-            let when = if due <= now { "now".to_owned() } else { format!("at {due}") };
-            format!(
-                "a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides"
-            )
-        }
-    }
-}
-
 fn describe(
     answer: &StoredAnswer,
     state: &CertificateState,
@@ -156,22 +126,7 @@ fn describe(
     policies: &Policies,
     now: UnixTime,
 ) -> anyhow::Result<AnswerReport> {
-    let certificate = &state.certificate;
-    let times = [answer.this_update, answer.next_update];
-    let due_at = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
-    let freshness = policies.of(certificate.issuer).freshness;
-    let stale_at = freshness.stale_at(answer.this_update, answer.next_update);
-    let condition = if answer.version != state.certificate.version {
-        "superseded"
-    } else if answer.next_update < now {
-        "expired"
-    } else if stale_at <= now {
-        "stale"
-    } else if due_at <= now {
-        "due"
-    } else {
-        "fresh"
-    };
+    let Standing { condition, due_at, stale_at } = Standing::of(answer, &state.certificate, policies, now);
     let responder = responders.iter().find(|responder| responder.record.number == answer.responder);
     let new = responder.map(|responder| &responder.record.responder);
     let (signature, octets) = match responder {
@@ -179,7 +134,7 @@ fn describe(
         None => ("its responder is on no record".to_owned(), 0),
     };
     Ok(AnswerReport {
-        state: condition,
+        state: condition.name(),
         version: answer.version,
         this_update: answer.this_update.to_string(),
         due_at: due_at.to_string(),

@@ -16,7 +16,7 @@ use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::presign::desk::Progress;
 use crate::server::control::Problem;
 use crate::store::{
-    CertificateEntry, CertificateKey, CertificateState, IssuerId, IssuerRecord, StatusChange,
+    CertificateEntry, CertificateKey, CertificateRecord, CertificateState, IssuerRecord, StatusChange,
 };
 
 /// How long a call waits for the signature, unless `Prefer: wait=SECONDS` says otherwise.
@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest wait that can be asked for.
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long the keeper may take to say what stands in the way of a certificate: it says so between two
+/// portions of its work.
+const OBSTACLES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A certificate to register, told instead of sent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -194,7 +198,7 @@ pub(super) async fn revoke(
         let detail = format!("{time} is in the future: an answer cannot say that it was revoked then.");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY).detail(detail));
     }
-    let preset = (services.policy)(issuer.id).preset();
+    let preset = services.policies.load().of(issuer.id).freshness.preset();
     if asked.reason == Some(Reason::CertificateHold) && !preset.allows_hold() {
         let detail = format!(
             "The preset {preset} bars certificateHold (Baseline Requirements 4.9.13); the preset private allows it."
@@ -408,12 +412,10 @@ async fn again(services: &Services, state: CertificateState) -> Result<Certifica
 
 async fn document(services: &Services, issuer: &str, state: &CertificateState) -> Result<Document, Problem> {
     let responders = services.store.responders().await?;
-    let policy = policy(services, state.certificate.issuer);
-    Ok(Document::new(issuer, state, &responders, &policy, services.clock.now()))
-}
-
-fn policy(services: &Services, issuer: IssuerId) -> crate::ocsp::Freshness {
-    (services.policy)(issuer)
+    let CertificateRecord { key, issuer: id, .. } = state.certificate;
+    let obstacles = services.desk.obstacles(key, id, OBSTACLES_PATIENCE).await;
+    let policies = services.policies.load();
+    Ok(Document::new(issuer, state, &responders, &policies, obstacles, services.clock.now()))
 }
 
 pub(super) fn location(issuer: &str, serial: &Serial) -> String {
