@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
 use super::settings::Settings;
@@ -16,7 +14,7 @@ use crate::capacity::guard::{self, Reading, TokenReading};
 use crate::capacity::inventory::Assumed;
 use crate::capacity::live::{Findings, LiveGuard, Measured, Pace};
 use crate::capacity::model::{Reserve, Terms, Work};
-use crate::capacity::{Report, throttle};
+use crate::capacity::{Report, State, throttle};
 use crate::clock::UnixTime;
 use crate::presign::keeper::KeeperStats;
 use crate::server::control::api::CapacityReport;
@@ -24,6 +22,7 @@ use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::{Signer, TokenState};
 use crate::store::CapacityProfile;
+use crate::telemetry::{Encoded, Scrape};
 
 pub use crate::capacity::live::last_report;
 
@@ -180,67 +179,46 @@ pub(super) fn told(report: watch::Receiver<Report>) -> CapacityReport {
 pub(super) struct CapacityFigures(pub(super) watch::Receiver<Report>);
 
 impl Collector for CapacityFigures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let report = self.0.borrow().clone();
-        let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: f64| {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)
-        };
-        gauge("capacity_multiplier", "The share of new issuance that is allowed", None, report.multiplier)?;
-        gauge(
-            "capacity_utilisation_ratio",
-            "Signatures asked for over what the HSMs are counted on for",
-            None,
-            report.utilisation.unwrap_or(f64::INFINITY),
-        )?;
-        gauge(
-            "capacity_utilisation_limit_ratio",
-            "The utilisation that is planned up to",
-            None,
-            report.utilisation_limit,
-        )?;
-        gauge("capacity_certificates", "Unexpired certificates, revoked ones included", None, report.fleet)?;
-        gauge(
-            "capacity_largest_fleet_certificates",
-            "The most that the HSMs carry with the pack in use",
-            None,
-            report.largest_fleet,
-        )?;
-        gauge(
-            "capacity_new_certificates_per_day",
-            "New certificates a day that fit",
-            None,
-            report.budget_per_day,
-        )?;
-        gauge(
-            "capacity_offered_certificates_per_day",
-            "New certificates a day that are asked for",
-            None,
-            report.offered_per_day,
-        )?;
-        gauge("capacity_pack_certificates", "Certificates under one signature", None, report.pack as f64)?;
-        gauge(
-            "capacity_refresh",
-            "The refresh interval planned with",
-            Some(Unit::Seconds),
-            report.refresh_seconds as f64,
-        )?;
+        let mut scrape = Scrape::new(&mut encoder);
+        let gauges = [
+            ("capacity_multiplier", "The share of new issuance that is allowed", report.multiplier),
+            (
+                "capacity_utilisation_ratio",
+                "Signatures asked for over what the HSMs are counted on for",
+                report.utilisation.unwrap_or(f64::INFINITY),
+            ),
+            (
+                "capacity_utilisation_limit_ratio",
+                "The utilisation that is planned up to",
+                report.utilisation_limit,
+            ),
+            ("capacity_certificates", "Unexpired certificates, revoked ones included", report.fleet),
+            (
+                "capacity_largest_fleet_certificates",
+                "The most that the HSMs carry with the pack in use",
+                report.largest_fleet,
+            ),
+            ("capacity_new_certificates_per_day", "New certificates a day that fit", report.budget_per_day),
+            (
+                "capacity_offered_certificates_per_day",
+                "New certificates a day that are asked for",
+                report.offered_per_day,
+            ),
+            ("capacity_pack_certificates", "Certificates under one signature", report.pack as f64),
+        ];
+        for (name, help, value) in gauges {
+            scrape.gauge(name, help, value)?;
+        }
+        let refresh = report.refresh_seconds as f64;
+        scrape.seconds("capacity_refresh", "The refresh interval planned with", refresh)?;
         if let Some(left) = report.time_to_stale_seconds {
-            gauge(
-                "capacity_time_to_stale",
-                "Until the first answer is stale; negative when one is",
-                Some(Unit::Seconds),
-                left as f64,
-            )?;
+            let help = "Until the first answer is stale; negative when one is";
+            scrape.seconds("capacity_time_to_stale", help, left as f64)?;
         }
-        let kind = ConstGauge::new(0i64).metric_type();
-        let mut family =
-            encoder.encode_descriptor("capacity_state", "1 for the guard's state", None, kind)?;
-        for state in crate::capacity::State::ALL {
-            ConstGauge::new(i64::from(state == report.state))
-                .encode(family.encode_family(&[("state", state.name())])?)?;
-        }
-        Ok(())
+        let states = State::ALL.map(|state| ([("state", state.name())], u32::from(state == report.state)));
+        scrape.gauges("capacity_state", "1 for the guard's state", None, states)
     }
 }
 

@@ -1,16 +1,19 @@
 //! `explain`: all about one certificate.
 
-use clap::Args;
-use serde::Serialize;
+use std::fmt;
 
-use super::Outcome;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
 use super::context::Context;
 use super::revoke::status;
+use super::{Outcome, running};
 use crate::app::KnownResponder;
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Received, Serial, response};
 use crate::presign::Policies;
 use crate::presign::standing::{self, Standing};
+use crate::server::control::api::certificate_path;
 use crate::store::{CertificateState, StoredAnswer};
 
 #[derive(Debug, Args)]
@@ -37,8 +40,33 @@ struct Report {
     answer: Option<AnswerReport>,
     /// What happens next, and why.
     next: String,
+    /// What stands in the way of it, as the running server says.
+    signing: Option<Signing>,
+    /// Why the running server does not say so: nobody else knows.
+    signing_unknown: Option<String>,
     /// What is not as the preset asks.
     warnings: Vec<String>,
+}
+
+/// What the control API tells of a certificate that a command cannot know.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(default)]
+    signing: Option<Signing>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Signing {
+    quarantine: Option<InTheWay>,
+    issuer_on_hold: Option<InTheWay>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InTheWay {
+    reason: Option<String>,
+    since: Option<String>,
+    failures: u32,
+    next_try: String,
 }
 
 #[derive(Serialize)]
@@ -71,7 +99,15 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let responders = app.responders().await?;
     let now = app.clock.now();
     let policies = app.policies().await?;
-    let report = report(&policies, &arguments.issuer, &state, &responders, now)?;
+    let mut report = report(&policies, &arguments.issuer, &state, &responders, now)?;
+    let path = certificate_path(&arguments.issuer, &arguments.serial);
+    match running::ask::<Told>(&app.settings().control, &path).await {
+        Ok(Told { signing: Some(signing) }) => report.signing = Some(signing),
+        Ok(Told { signing: None }) => {
+            report.signing_unknown = Some("the server that answers does not sign".to_owned());
+        }
+        Err(why) => report.signing_unknown = Some(why),
+    }
     context.print(&report, |report| text(report, &state))?;
     app.close().await;
     Ok(Outcome::Done)
@@ -103,6 +139,8 @@ fn report(
         shard: certificate.key.shard.0,
         answer,
         next,
+        signing: None,
+        signing_unknown: None,
         warnings: warnings(state, policies),
     })
 }
@@ -167,6 +205,18 @@ fn verify(answer: &StoredAnswer, responder: &KnownResponder) -> anyhow::Result<(
     Ok((verdict, der.len()))
 }
 
+impl fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(since) = &self.since {
+            write!(f, " (since {since}, {} times)", self.failures)?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        write!(f, "; it is tried again at {}", self.next_try)
+    }
+}
+
 fn text(report: &Report, state: &CertificateState) -> String {
     let mut text = format!("certificate {} of {}\n", report.serial, report.issuer);
     let mut line = |name: &str, value: &str| text += &format!("  {name:<12} {value}\n");
@@ -202,6 +252,21 @@ fn text(report: &Report, state: &CertificateState) -> String {
         }
     }
     line("next", &report.next);
+    match (&report.signing, &report.signing_unknown) {
+        (Some(Signing { quarantine: None, issuer_on_hold: None }), _) => line("in the way", "nothing"),
+        (Some(signing), _) => {
+            if let Some(quarantine) = &signing.quarantine {
+                line("in the way", &format!("its last attempt failed{quarantine}"));
+            }
+            if let Some(hold) = &signing.issuer_on_hold {
+                line("in the way", &format!("nothing of its issuer is signed{hold}"));
+            }
+        }
+        (None, why) => {
+            let why = why.as_deref().unwrap_or_default();
+            line("in the way", &format!("only the running server knows: {why}"));
+        }
+    }
     for warning in &report.warnings {
         line("warning", warning);
     }

@@ -418,7 +418,8 @@ async fn document(services: &Services, issuer: &str, state: &CertificateState) -
     Ok(Document::new(issuer, state, &responders, &policies, obstacles, services.clock.now()))
 }
 
-pub(super) fn location(issuer: &str, serial: &Serial) -> String {
+/// Where the control API shows a certificate.
+pub fn location(issuer: &str, serial: &Serial) -> String {
     let issuer = percent_encoding::utf8_percent_encode(issuer, percent_encoding::NON_ALPHANUMERIC);
     format!("/v1/certificates/{issuer}/{serial}")
 }

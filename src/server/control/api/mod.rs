@@ -21,6 +21,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use tokio::sync::watch;
 
+pub use self::certificates::location as certificate_path;
 use super::access::{Gate, Scope, require};
 use super::problem::Problem;
 use crate::clock::SharedClock;
