@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 
 use super::settings::Settings;
 use super::{App, AppError};
+use crate::capacity::follow::{Followed, Follower};
 use crate::capacity::guard::{self, Reading, TokenReading};
 use crate::capacity::inventory::Assumed;
 use crate::capacity::live::{Findings, LiveGuard, Measured, Pace};
@@ -25,6 +27,9 @@ use crate::store::CapacityProfile;
 use crate::telemetry::{Encoded, Scrape};
 
 pub use crate::capacity::live::last_report;
+
+/// The time that `capacity.slope` is for.
+const SLOPE_PER: Duration = Duration::from_secs(900);
 
 /// What the guard looks at.
 pub(super) struct Sources {
@@ -63,7 +68,7 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
         clock,
         reckoning(&settings),
         terms(&settings),
-        Assumed::default(),
+        assumed(&settings),
         Pace::default(),
     )
     .await?;
@@ -71,11 +76,22 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
     let measure = move || meter.read(&sources);
     let settings = move || {
         let settings = app.settings();
-        (reckoning(&settings), terms(&settings))
+        (reckoning(&settings), terms(&settings), assumed(&settings))
     };
     let stop = shutdown.clone();
     shutdown.spawn(async move { guard.run(measure, settings, stop).await });
     Ok(findings)
+}
+
+/// Follows the guard of another process; it ends with `shutdown`.
+pub(super) async fn follow(app: &Arc<App>, shutdown: &Shutdown) -> Followed {
+    let (mut follower, followed) = Follower::new(Arc::clone(&app.store), Arc::clone(&app.clock));
+    follower.read(app.settings().capacity.safe_multiplier).await;
+    let app = Arc::clone(app);
+    let safe = move || app.settings().capacity.safe_multiplier;
+    let stop = shutdown.clone();
+    shutdown.spawn(async move { follower.run(safe, stop).await });
+    followed
 }
 
 /// What is remembered between two readings.
@@ -140,8 +156,26 @@ fn reckoning(settings: &Settings) -> guard::Settings {
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
         // Answers are signed for one certificate each: the guard must not count on packs.
         pack_max: 1,
-        throttle: throttle::Settings::default(),
-        smoothing: std::time::Duration::from_secs(86_400),
+        throttle: throttle::Settings {
+            climb: capacity.slope,
+            every: SLOPE_PER,
+            dead_band: capacity.dead_band,
+            safe: capacity.safe_multiplier,
+            lease: capacity.lease,
+            ..throttle::Settings::default()
+        },
+        smoothing: Duration::from_secs(86_400),
+    }
+}
+
+/// What is taken where the fleet does not tell.
+fn assumed(settings: &Settings) -> Assumed {
+    let days = |span: Duration| u32::try_from(span.as_secs() / 86_400).unwrap_or(u32::MAX);
+    let capacity = settings.capacity;
+    Assumed {
+        lifetime: days(capacity.lifetime),
+        renewal_age: days(capacity.renewal_age),
+        renewal_share: capacity.renewal_share,
     }
 }
 
@@ -172,6 +206,11 @@ pub fn recorded_rates(profiles: &[CapacityProfile], algorithm: Option<&str>) -> 
 /// What `GET /v1/capacity` tells.
 pub(super) fn told(report: watch::Receiver<Report>) -> CapacityReport {
     Arc::new(move || serde_json::to_value(&*report.borrow()).ok())
+}
+
+/// What it tells in a process that follows another one's guard.
+pub(super) fn heard(report: watch::Receiver<Option<Report>>) -> CapacityReport {
+    Arc::new(move || report.borrow().as_ref().and_then(|report| serde_json::to_value(report).ok()))
 }
 
 /// The guard's figures for `/metrics`.
@@ -224,8 +263,6 @@ impl Collector for CapacityFigures {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

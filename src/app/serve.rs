@@ -73,7 +73,7 @@ pub(super) struct Running {
     access: OnceLock<control::Access>,
     /// The limiter, in a process with a control listener.
     pub(super) limiter: OnceLock<Limiter>,
-    /// What the guard tells the limiter, in a process with a guard.
+    /// What the guard tells the limiter, its own or another process's.
     pressure: OnceLock<watch::Receiver<Pressure>>,
 }
 
@@ -113,7 +113,7 @@ pub async fn serve(
     let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
     metrics.registry_mut().register_collector(Box::new(audit.figures()));
 
-    // Where nothing is signed there is nothing to guard.
+    // The guard is where it is signed; a limiter elsewhere follows it.
     let capacity = if roles.contains(&Role::Signer) {
         let asking = Arc::clone(&running);
         let sources = guard::Sources {
@@ -128,6 +128,10 @@ pub async fn serve(
         metrics.registry_mut().register_collector(Box::new(figures));
         _ = running.pressure.set(findings.pressure);
         Some(guard::told(findings.report))
+    } else if roles.contains(&Role::Control) {
+        let followed = guard::follow(&app, &shutdown).await;
+        _ = running.pressure.set(followed.pressure);
+        Some(guard::heard(followed.report))
     } else {
         None
     };
@@ -453,7 +457,7 @@ impl Running {
             return;
         }
         if let Some(running) = self.limiter.get()
-            && let Err(error) = limits::reload(running, settings.limits_profile.as_deref()).await
+            && let Err(error) = limits::reload(running, &settings).await
         {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;

@@ -43,7 +43,7 @@ pub use self::decision::{
 pub use self::identifiers::{Identifier, IdentifierError, Identifiers, PrefixLength, registered_domain};
 pub use self::overrides::{NewOverride, Override, OverrideKey};
 pub use self::pressure::{GuardState, Lease, Pressure};
-pub use self::profile::{Counts, Limit, Per, Profile, ProfileError};
+pub use self::profile::{Counts, Limit, Per, Profile, ProfileError, is_help_page};
 pub use self::service::{
     Committed, IssuedCertificate, KnownCertificate, Limiter, OrderRequest, OrderView, ReleaseCause, Released,
     Settings, Tally,

@@ -282,7 +282,7 @@ pub(super) async fn show(
 /// Show what the HSMs carry, and what that means for new certificates.
 #[utoipa::path(
     get, path = "/v1/capacity", tag = "limits", operation_id = "showCapacity",
-    responses((status = 200, description = "The guard's report in a process with a guard; in any, the pressure on the limits and the limiter's decisions.", body = Object)),
+    responses((status = 200, description = "The guard's report, of this process or the one that signs, once there was one; the pressure on the limits and the limiter's decisions.", body = Object)),
 )]
 pub(super) async fn capacity(State(services): State<Services>) -> Response {
     let now = services.clock.now();

@@ -51,7 +51,7 @@ pub struct Services {
     pub limiter: Limiter,
     /// What the guard tells the limiter.
     pub pressure: watch::Receiver<Pressure>,
-    /// The guard's report, in a process that has a guard; none before its first.
+    /// The guard's report, its own or another process's; none before the first.
     pub capacity: Option<CapacityReport>,
 }
 
