@@ -171,7 +171,10 @@ mod tests {
     #[test]
     fn renewal_is_expected_at_the_same_part_of_every_life() {
         let mut inventory = Inventory::default();
-        inventory.put(Shard(0), vec![days(Some(90), 30, false, 5), days(Some(47), 44, false, 5), days(Some(1), 0, false, 5)]);
+        inventory.put(
+            Shard(0),
+            vec![days(Some(90), 30, false, 5), days(Some(47), 44, false, 5), days(Some(1), 0, false, 5)],
+        );
         let ages = |assumed: &Assumed| {
             let fleet = inventory.fleet(NOW, None, assumed);
             fleet.lives().iter().take(3).map(|life| (life.days, life.renewal_age)).collect::<Vec<_>>()

@@ -30,9 +30,7 @@ pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Ca
         dead_band: section.number("dead_band", 0.0..=0.5, problems).unwrap_or(defaults.dead_band),
         lifetime: lifetime.unwrap_or(defaults.lifetime),
         renewal_age: renewal_age.unwrap_or_else(|| usual_age(lifetime.unwrap_or(defaults.lifetime))),
-        renewal_share: section
-            .number("renewal_share", 0.0..=1.0, problems)
-            .unwrap_or(defaults.renewal_share),
+        renewal_share: section.number("renewal_share", 0.0..=1.0, problems).unwrap_or(defaults.renewal_share),
     };
     if read.lease < SHORTEST_LEASE || read.lease > DAY {
         problems.add(section.span(), "capacity.lease must be from 1m to 1d");

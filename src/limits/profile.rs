@@ -133,7 +133,8 @@ fn listing(path: &Path, problems: &[Problem]) -> String {
 #[must_use]
 pub fn is_help_page(text: &str) -> bool {
     let web = text.starts_with("https://") || text.starts_with("http://");
-    web && text.is_ascii() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "<>\"".contains(c))
+    web && text.is_ascii()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "<>\"".contains(c))
 }
 
 impl Profile {

@@ -12,6 +12,7 @@ use super::document::Document;
 use super::input::{self, InPath, Json, Time};
 use super::issued::Issued;
 use super::{Services, fresh};
+use crate::limits::KnownCertificate;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::presign::desk::Progress;
 use crate::server::control::Problem;
@@ -146,14 +147,18 @@ pub(super) async fn register(
     let patience = patience(&parts.headers)?;
     let body = input::read(body).await?;
     let issuers = services.store.issuers().await?;
-    let (issuer, entry) = if input::media_type(&parts.headers) == "application/json" {
-        told(&issuers, input::parse(&body)?)?
+    let (issuer, entry, known) = if input::media_type(&parts.headers) == "application/json" {
+        let (issuer, entry) = told(&issuers, input::parse(&body)?)?;
+        (issuer, entry, None)
     } else {
         let taken = "application/json, application/pkix-cert (DER) or application/x-pem-file";
         let sent = Issued::read(&parts.headers, &body, &issuers, taken)?;
-        (sent.issuer, sent.entry())
+        let known = KnownCertificate::of(&sent.issuer.name, &sent.certificate, services.clock.now());
+        (sent.issuer, sent.entry(), known)
     };
     let registered = services.store.register(issuer.id, std::slice::from_ref(&entry)).await?;
+    // So that its renewal is known as one. A failure is mended by sending the same again.
+    services.limiter.remember_all(known.into_iter().collect(), services.clock.now()).await?;
     let state = services.store.certificate(issuer.id, &entry.serial).await?.ok_or_else(vanished)?;
     let changed = registered.unchanged == 0;
     let changed = outcome(&services, issuer, state, changed, patience).await?;
