@@ -163,7 +163,7 @@ fn certificate(der: &[u8]) {
         (certificate.subject(), certificate.issuer(), certificate.key_algorithm(), certificate.key_usage());
     let _ =
         (certificate.subject_key_identifier(), certificate.authority_key_identifier(), certificate.is_ca());
-    let known = KnownIssuer { id: IssuerId(1), issuer: CA.clone() };
+    let known = KnownIssuer { id: IssuerId(1), name: "ca".to_owned(), issuer: CA.clone() };
     let _ = known.has_issued(&certificate);
     let own = Issuer::new(certificate.clone());
     let _ = own.has_signed(certificate.signature_algorithm(), certificate.tbs(), certificate.signature());

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::audit::AuditHead;
+use crate::telemetry::{Encoded, Scrape};
 
 /// How often the end is read, for the metrics.
 const READ_EVERY: Duration = Duration::from_secs(15);
@@ -78,15 +78,11 @@ impl fmt::Debug for AuditFigures {
 }
 
 impl Collector for AuditFigures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let head = self.0.load();
-        let lines = ConstGauge::new(head.number);
-        let help = "The number of the last line of the audit log";
-        lines.encode(encoder.encode_descriptor("audit_lines", help, None, lines.metric_type())?)?;
-        let one = ConstGauge::new(1i64);
-        let help = "The hash of the last line of the audit log";
-        let mut family = encoder.encode_descriptor("audit_head", help, None, one.metric_type())?;
+        let mut scrape = Scrape::new(&mut encoder);
+        scrape.gauge("audit_lines", "The number of the last line of the audit log", head.number)?;
         let labels = [("number", head.number.to_string()), ("sha256", head.hash.to_string())];
-        one.encode(family.encode_family(&labels)?)
+        scrape.gauges("audit_head", "The hash of the last line of the audit log", None, [(labels, 1i64)])
     }
 }

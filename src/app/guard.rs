@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
 use super::settings::Settings;
 use super::{App, AppError};
+use crate::capacity::follow::{Followed, Follower};
 use crate::capacity::guard::{self, Reading, TokenReading};
 use crate::capacity::inventory::Assumed;
 use crate::capacity::live::{Findings, LiveGuard, Measured, Pace};
 use crate::capacity::model::{Reserve, Terms, Work};
-use crate::capacity::{Report, throttle};
+use crate::capacity::{Report, State, throttle};
 use crate::clock::UnixTime;
 use crate::presign::keeper::KeeperStats;
 use crate::presign::levers::Levers;
@@ -26,8 +25,12 @@ use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::{Signer, TokenState};
 use crate::store::CapacityProfile;
+use crate::telemetry::{Encoded, Scrape};
 
 pub use crate::capacity::live::last_report;
+
+/// The time that `capacity.slope` is for.
+const SLOPE_PER: Duration = Duration::from_secs(900);
 
 /// What the guard looks at.
 pub(super) struct Sources {
@@ -65,7 +68,7 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
         clock,
         reckoning(&settings),
         terms(&settings),
-        Assumed::default(),
+        assumed(&settings),
         Pace::default(),
     )
     .await?;
@@ -85,7 +88,7 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
     let measure = move || meter.read(&sources);
     let settings = move || {
         let settings = app.settings();
-        (reckoning(&settings), terms(&settings))
+        (reckoning(&settings), terms(&settings), assumed(&settings))
     };
     let stop = shutdown.clone();
     shutdown.spawn(async move { guard.run(measure, settings, stop).await });
@@ -97,6 +100,17 @@ fn obey(report: &Report, terms: &Terms, levers: &Levers) {
     let refresh = Duration::from_secs(report.refresh_seconds);
     let pack = u32::try_from(report.pack).unwrap_or(u32::MAX);
     levers.set(pack, refresh.as_secs_f64() / terms.refresh.as_secs_f64());
+}
+
+/// Follows the guard of another process; it ends with `shutdown`.
+pub(super) async fn follow(app: &Arc<App>, shutdown: &Shutdown) -> Followed {
+    let (mut follower, followed) = Follower::new(Arc::clone(&app.store), Arc::clone(&app.clock));
+    follower.read(app.settings().capacity.safe_multiplier).await;
+    let app = Arc::clone(app);
+    let safe = move || app.settings().capacity.safe_multiplier;
+    let stop = shutdown.clone();
+    shutdown.spawn(async move { follower.run(safe, stop).await });
+    followed
 }
 
 /// What is remembered between two readings.
@@ -160,8 +174,26 @@ fn reckoning(settings: &Settings) -> guard::Settings {
         },
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
         pack_max: capacity.pack_max,
-        throttle: throttle::Settings::default(),
+        throttle: throttle::Settings {
+            climb: capacity.slope,
+            every: SLOPE_PER,
+            dead_band: capacity.dead_band,
+            safe: capacity.safe_multiplier,
+            lease: capacity.lease,
+            ..throttle::Settings::default()
+        },
         smoothing: Duration::from_secs(86_400),
+    }
+}
+
+/// What is taken where the fleet does not tell.
+fn assumed(settings: &Settings) -> Assumed {
+    let days = |span: Duration| u32::try_from(span.as_secs() / 86_400).unwrap_or(u32::MAX);
+    let capacity = settings.capacity;
+    Assumed {
+        lifetime: days(capacity.lifetime),
+        renewal_age: days(capacity.renewal_age),
+        renewal_share: capacity.renewal_share,
     }
 }
 
@@ -194,72 +226,56 @@ pub(super) fn told(report: watch::Receiver<Report>) -> CapacityReport {
     Arc::new(move || serde_json::to_value(&*report.borrow()).ok())
 }
 
+/// What it tells in a process that follows another one's guard.
+pub(super) fn heard(report: watch::Receiver<Option<Report>>) -> CapacityReport {
+    Arc::new(move || report.borrow().as_ref().and_then(|report| serde_json::to_value(report).ok()))
+}
+
 /// The guard's figures for `/metrics`.
 #[derive(Debug)]
 pub(super) struct CapacityFigures(pub(super) watch::Receiver<Report>);
 
 impl Collector for CapacityFigures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let report = self.0.borrow().clone();
-        let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: f64| {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)
-        };
-        gauge("capacity_multiplier", "The share of new issuance that is allowed", None, report.multiplier)?;
-        gauge(
-            "capacity_utilisation_ratio",
-            "Signatures asked for over what the HSMs are counted on for",
-            None,
-            report.utilisation.unwrap_or(f64::INFINITY),
-        )?;
-        gauge(
-            "capacity_utilisation_limit_ratio",
-            "The utilisation that is planned up to",
-            None,
-            report.utilisation_limit,
-        )?;
-        gauge("capacity_certificates", "Unexpired certificates, revoked ones included", None, report.fleet)?;
-        gauge(
-            "capacity_largest_fleet_certificates",
-            "The most that the HSMs carry with the pack in use",
-            None,
-            report.largest_fleet,
-        )?;
-        gauge(
-            "capacity_new_certificates_per_day",
-            "New certificates a day that fit",
-            None,
-            report.budget_per_day,
-        )?;
-        gauge(
-            "capacity_offered_certificates_per_day",
-            "New certificates a day that are asked for",
-            None,
-            report.offered_per_day,
-        )?;
-        gauge("capacity_pack_certificates", "Certificates under one signature", None, report.pack as f64)?;
-        gauge(
-            "capacity_refresh",
-            "The refresh interval planned with",
-            Some(Unit::Seconds),
-            report.refresh_seconds as f64,
-        )?;
+        let mut scrape = Scrape::new(&mut encoder);
+        let gauges = [
+            ("capacity_multiplier", "The share of new issuance that is allowed", report.multiplier),
+            (
+                "capacity_utilisation_ratio",
+                "Signatures asked for over what the HSMs are counted on for",
+                report.utilisation.unwrap_or(f64::INFINITY),
+            ),
+            (
+                "capacity_utilisation_limit_ratio",
+                "The utilisation that is planned up to",
+                report.utilisation_limit,
+            ),
+            ("capacity_certificates", "Unexpired certificates, revoked ones included", report.fleet),
+            (
+                "capacity_largest_fleet_certificates",
+                "The most that the HSMs carry with the pack in use",
+                report.largest_fleet,
+            ),
+            ("capacity_new_certificates_per_day", "New certificates a day that fit", report.budget_per_day),
+            (
+                "capacity_offered_certificates_per_day",
+                "New certificates a day that are asked for",
+                report.offered_per_day,
+            ),
+            ("capacity_pack_certificates", "Certificates under one signature", report.pack as f64),
+        ];
+        for (name, help, value) in gauges {
+            scrape.gauge(name, help, value)?;
+        }
+        let refresh = report.refresh_seconds as f64;
+        scrape.seconds("capacity_refresh", "The refresh interval planned with", refresh)?;
         if let Some(left) = report.time_to_stale_seconds {
-            gauge(
-                "capacity_time_to_stale",
-                "Until the first answer is stale; negative when one is",
-                Some(Unit::Seconds),
-                left as f64,
-            )?;
+            let help = "Until the first answer is stale; negative when one is";
+            scrape.seconds("capacity_time_to_stale", help, left as f64)?;
         }
-        let kind = ConstGauge::new(0i64).metric_type();
-        let mut family =
-            encoder.encode_descriptor("capacity_state", "1 for the guard's state", None, kind)?;
-        for state in crate::capacity::State::ALL {
-            ConstGauge::new(i64::from(state == report.state))
-                .encode(family.encode_family(&[("state", state.name())])?)?;
-        }
-        Ok(())
+        let states = State::ALL.map(|state| ([("state", state.name())], u32::from(state == report.state)));
+        scrape.gauges("capacity_state", "1 for the guard's state", None, states)
     }
 }
 

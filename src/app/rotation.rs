@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::KnownResponder;
 use crate::clock::UnixTime;
 use crate::presign::Policies;
 use crate::presign::rota::{Alarm, Duty, Rota};
 use crate::store::{NewResponder, ResponderNumber};
+use crate::telemetry::{Encoded, Scrape};
 
 /// The turns of one issuer's responders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,29 +198,26 @@ pub(super) struct TurnFigures {
 }
 
 impl Collector for TurnFigures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let turns = self.watch.turns.load();
         let now = self.clock.now();
-        let kind = ConstGauge::new(0i64).metric_type();
+        let mut scrape = Scrape::new(&mut encoder);
+        let ends = turns.iter().flat_map(|turns| {
+            let of_issuer = turns.rota.0.iter();
+            of_issuer.map(|duty| {
+                let labels = [("issuer", turns.issuer.clone()), ("responder", duty.responder.0.to_string())];
+                (labels, duty.ends.0)
+            })
+        });
         let help = "When the certificate of a responder in use ends, in Unix seconds";
-        let name = "responder_certificate_expires_timestamp_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for turns in turns.iter() {
-            for duty in &turns.rota.0 {
-                let number = duty.responder.0.to_string();
-                let labels = [("issuer", turns.issuer.as_str()), ("responder", number.as_str())];
-                ConstGauge::new(duty.ends.0).encode(family.encode_family(&labels)?)?;
-            }
-        }
+        scrape.gauges("responder_certificate_expires_timestamp_seconds", help, None, ends)?;
+        let until = turns.iter().map(|turns| {
+            let until = turns.rota.signed_until(now).map_or(0, |until| until.0);
+            ([("issuer", turns.issuer.as_str())], until)
+        });
         let help =
             "Until when some responder signs for an issuer without a gap, in Unix seconds; 0 for nobody now";
-        let name = "issuer_signed_until_timestamp_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for turns in turns.iter() {
-            let until = turns.rota.signed_until(now).map_or(0, |until| until.0);
-            ConstGauge::new(until).encode(family.encode_family(&[("issuer", turns.issuer.as_str())])?)?;
-        }
-        Ok(())
+        scrape.gauges("issuer_signed_until_timestamp_seconds", help, None, until)
     }
 }
 

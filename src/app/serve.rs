@@ -73,7 +73,7 @@ pub(super) struct Running {
     access: OnceLock<control::Access>,
     /// The limiter, in a process with a control listener.
     pub(super) limiter: OnceLock<Limiter>,
-    /// What the guard tells the limiter, in a process with a guard.
+    /// What the guard tells the limiter, its own or another process's.
     pressure: OnceLock<watch::Receiver<Pressure>>,
 }
 
@@ -113,7 +113,7 @@ pub async fn serve(
     let audit = Arc::new(AuditHeadWatch::new(Arc::clone(&app.store)));
     metrics.registry_mut().register_collector(Box::new(audit.figures()));
 
-    // Where nothing is signed there is nothing to guard.
+    // The guard is where it is signed; a limiter elsewhere follows it.
     let capacity = if roles.contains(&Role::Signer) {
         let asking = Arc::clone(&running);
         let sources = guard::Sources {
@@ -129,6 +129,10 @@ pub async fn serve(
         metrics.registry_mut().register_collector(Box::new(figures));
         _ = running.pressure.set(findings.pressure);
         Some(guard::told(findings.report))
+    } else if roles.contains(&Role::Control) {
+        let followed = guard::follow(&app, &shutdown).await;
+        _ = running.pressure.set(followed.pressure);
+        Some(guard::heard(followed.report))
     } else {
         None
     };
@@ -168,7 +172,6 @@ pub async fn serve(
     if let Some(control) = control {
         let readiness = Arc::clone(&running);
         let (pictured, stopping, anchor) = (Arc::clone(&running), shutdown.clone(), Arc::clone(&audit));
-        let policies = Arc::clone(&running.pipeline.policies);
         // Nobody waits for its task: whoever asked it something waits for the answer.
         let (limiter, _task) = app.start_limiter(running.pressure()).await?;
         limiter.register_metrics(&mut metrics);
@@ -180,7 +183,7 @@ pub async fn serve(
             store: Arc::clone(&app.store),
             clock: Arc::clone(&app.clock),
             desk: keeper.desk(),
-            policy: Arc::new(move |issuer| policies.load().of(issuer).freshness),
+            policies: Arc::clone(&running.pipeline.policies),
         };
         let router = control::router(
             Arc::new(metrics),
@@ -456,7 +459,7 @@ impl Running {
             return;
         }
         if let Some(running) = self.limiter.get()
-            && let Err(error) = limits::reload(running, settings.limits_profile.as_deref()).await
+            && let Err(error) = limits::reload(running, &settings).await
         {
             tracing::error!(%error, "the configuration was not reloaded; the one in force stays");
             return;

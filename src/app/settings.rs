@@ -34,6 +34,8 @@ pub struct Settings {
     pub capacity: CapacitySettings,
     /// The limiter's profile.
     pub limits_profile: Option<PathBuf>,
+    /// The page that explains the limits to those who meet them; the profile's if none is given.
+    pub limits_help: Option<String>,
 }
 
 /// An issuer.
@@ -90,13 +92,39 @@ pub struct CapacitySettings {
     pub drain: Duration,
     /// Certificates under one signature at the most; 1 for no packing.
     pub pack_max: u64,
+    /// How long a pressure holds without a new one.
+    pub lease: Duration,
+    /// What the multiplier falls to while the guard is blind, from 0 to 1.
+    pub safe_multiplier: f64,
+    /// How much the multiplier rises in a quarter of an hour, above 0 and at most 1.
+    pub slope: f64,
+    /// The multiplier begins to rise only when there is so much to gain, from 0 to 0.5.
+    pub dead_band: f64,
+    /// L: the lifetime of certificates whose start is not known, in whole days.
+    pub lifetime: Duration,
+    /// a: the age at which certificates of that lifetime are renewed, in whole days; others in proportion.
+    pub renewal_age: Duration,
+    /// p: the share of certificates that is renewed, from 0 to 1.
+    pub renewal_share: f64,
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Default for CapacitySettings {
     fn default() -> Self {
-        Self { headroom: 0.8, outage: 24 * HOUR, drain: 24 * HOUR, pack_max: 1 }
+        Self {
+            headroom: 0.8,
+            outage: 24 * HOUR,
+            drain: 24 * HOUR,
+            pack_max: 1,
+            lease: HOUR / 6,
+            safe_multiplier: 0.25,
+            slope: 0.05,
+            dead_band: 0.05,
+            lifetime: 90 * 24 * HOUR,
+            renewal_age: 60 * 24 * HOUR,
+            renewal_share: 0.9,
+        }
     }
 }
 
@@ -118,6 +146,7 @@ impl Default for Settings {
             issuers: Vec::new(),
             capacity: CapacitySettings::default(),
             limits_profile: None,
+            limits_help: None,
         }
     }
 }

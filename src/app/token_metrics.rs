@@ -2,41 +2,29 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::signer::{Lane, Signer, Snapshot, TokenState};
-
-type Encoded = Result<(), std::fmt::Error>;
+use crate::telemetry::scrape::Distribution;
+use crate::telemetry::{Encoded, Scrape};
 
 /// The names of every state a token may be in.
 const STATES: [&str; 5] = ["serving", "recovering", "down", "pin_refused", "stopped"];
 
 /// Writes the figures of all tokens.
-pub(super) fn encode(signers: &[Signer], encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+pub(super) fn encode(signers: &[Signer], scrape: &mut Scrape<'_, '_>) -> Encoded {
     let tokens: Vec<(&Signer, Snapshot)> = signers.iter().map(|signer| (signer, signer.stats())).collect();
-    let mut figures = Figures { encoder, tokens: &tokens };
+    let mut figures = Figures { scrape, tokens: &tokens };
 
     figures.gauges("token_serving", "Whether the token signs", |token| {
         f64::from(u8::from(token.state == TokenState::Serving))
     })?;
-    figures.family(
-        "token_state",
-        "Which state the token is in",
-        None,
-        MetricType::Gauge,
-        |family, _, token| {
-            for state in STATES {
-                let labels = [("token", token.token.as_str()), ("state", state)];
-                let is = i64::from(token.state.name() == state);
-                ConstGauge::new(is).encode(family.encode_family(&labels)?)?;
-            }
-            Ok(())
-        },
-    )?;
+    let states = tokens.iter().flat_map(|(_, token)| {
+        STATES.map(|state| {
+            ([("token", token.token.as_str()), ("state", state)], u32::from(token.state.name() == state))
+        })
+    });
+    figures.scrape.gauges("token_state", "Which state the token is in", None, states)?;
     figures.gauges("token_sessions", "Sessions open and logged in", |token| token.sessions as f64)?;
     figures.gauges("token_hung_calls", "Calls that have not come back", |token| token.hung as f64)?;
     let help = "Verified signatures a second while work waits, over the last half minute of such time; 0 before there was a second of it";
@@ -64,31 +52,27 @@ pub(super) fn encode(signers: &[Signer], encoder: &mut DescriptorEncoder<'_>) ->
     })?;
     figures
         .counters("token_recoveries", "Attempts to mend the token as a whole", |token| token.recoveries)?;
-    let help = "Failed calls by PKCS#11 return code and function";
-    figures.family("token_failures", help, None, MetricType::Counter, |family, _, token| {
-        for (failure, count) in &token.failures {
+    let failures = tokens.iter().flat_map(|(_, token)| {
+        token.failures.iter().map(|(failure, count)| {
             let (code, function) = names(failure);
-            let labels = [("token", token.token.as_str()), ("code", &code), ("function", &function)];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    })?;
-    let help = "The time that C_Sign takes";
-    let (unit, kind) = (Some(Unit::Seconds), MetricType::Histogram);
-    figures.family("token_signature", help, unit.as_ref(), kind, |family, _, token| {
-        let classes: Vec<(f64, u64)> = token
-            .call_times
-            .iter()
-            .map(|(until, count)| {
-                let last = *until == Duration::MAX;
-                (if last { f64::INFINITY } else { until.as_secs_f64() }, *count)
-            })
-            .collect();
-        let (sum, count) = (token.call_time.sum.as_secs_f64(), classes.iter().map(|class| class.1).sum());
-        family
-            .encode_family(&[("token", token.token.as_str())])?
-            .encode_histogram::<NoLabelSet>(sum, count, &classes, None)
-    })
+            ([("token", token.token.clone()), ("code", code), ("function", function)], *count)
+        })
+    });
+    let help = "Failed calls by PKCS#11 return code and function";
+    figures.scrape.counters("token_failures", help, failures)?;
+    let times = tokens.iter().map(|(_, token)| ([("token", token.token.as_str())], call_times(token)));
+    figures.scrape.histograms("token_signature", "The time that C_Sign takes", Some(&Unit::Seconds), times)
+}
+
+fn call_times(token: &Snapshot) -> Distribution {
+    let class = |(until, count): &(Duration, u64)| {
+        let last = *until == Duration::MAX;
+        (if last { f64::INFINITY } else { until.as_secs_f64() }, *count)
+    };
+    Distribution {
+        sum: token.call_time.sum.as_secs_f64(),
+        classes: token.call_times.iter().map(class).collect(),
+    }
 }
 
 /// The names of a failure in the standard: `DeviceError in Sign` is CKR_DEVICE_ERROR of C_Sign.
@@ -109,34 +93,20 @@ fn names(failure: &str) -> (String, String) {
     (name, format!("C_{function}"))
 }
 
-struct Figures<'a, 'e> {
-    encoder: &'a mut DescriptorEncoder<'e>,
-    tokens: &'a [(&'a Signer, Snapshot)],
+struct Figures<'s, 'a, 'e> {
+    scrape: &'s mut Scrape<'a, 'e>,
+    tokens: &'s [(&'s Signer, Snapshot)],
 }
 
-impl Figures<'_, '_> {
-    fn family(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        kind: MetricType,
-        each: impl Fn(&mut MetricEncoder<'_>, &Signer, &Snapshot) -> Encoded,
-    ) -> Encoded {
-        let mut family = self.encoder.encode_descriptor(name, help, unit, kind)?;
-        self.tokens.iter().try_for_each(|(signer, token)| each(&mut family, signer, token))
-    }
-
+impl Figures<'_, '_, '_> {
     fn gauges(&mut self, name: &str, help: &str, of: impl Fn(&Snapshot) -> f64) -> Encoded {
-        self.family(name, help, None, MetricType::Gauge, |family, _, token| {
-            ConstGauge::new(of(token)).encode(family.encode_family(&[("token", token.token.as_str())])?)
-        })
+        let values = self.tokens.iter().map(|(_, token)| ([("token", token.token.as_str())], of(token)));
+        self.scrape.gauges(name, help, None, values)
     }
 
     fn counters(&mut self, name: &str, help: &str, of: impl Fn(&Snapshot) -> u64) -> Encoded {
-        self.family(name, help, None, MetricType::Counter, |family, _, token| {
-            ConstCounter::new(of(token)).encode(family.encode_family(&[("token", token.token.as_str())])?)
-        })
+        let values = self.tokens.iter().map(|(_, token)| ([("token", token.token.as_str())], of(token)));
+        self.scrape.counters(name, help, values)
     }
 
     fn lanes(
@@ -146,12 +116,13 @@ impl Figures<'_, '_> {
         unit: Option<Unit>,
         of: impl Fn(&Signer, &Snapshot, Lane) -> f64,
     ) -> Encoded {
-        self.family(name, help, unit.as_ref(), MetricType::Gauge, |family, signer, token| {
-            Lane::ALL.into_iter().try_for_each(|lane| {
-                let labels = [("token", token.token.as_str()), ("lane", lane.name())];
-                ConstGauge::new(of(signer, token, lane)).encode(family.encode_family(&labels)?)
+        let of = &of;
+        let values = self.tokens.iter().flat_map(|(signer, token)| {
+            Lane::ALL.into_iter().map(move |lane| {
+                ([("token", token.token.as_str()), ("lane", lane.name())], of(signer, token, lane))
             })
-        })
+        });
+        self.scrape.gauges(name, help, unit.as_ref(), values)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::fleet::{Fleet, Life};
-use super::scenario::usual_renewal_age;
 use crate::clock::UnixTime;
 use crate::store::{FleetDay, Shard};
 
@@ -16,15 +15,25 @@ const RECENT: u32 = 7;
 /// What is taken where the inventory does not say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assumed {
-    /// The lifetime of certificates whose notBefore is not known, in days.
+    /// L: the lifetime of certificates whose notBefore is not known, in days.
     pub lifetime: u32,
-    /// The share that is renewed.
+    /// a: the age at which certificates of that lifetime are renewed, in days; others in proportion.
+    pub renewal_age: u32,
+    /// p: the share that is renewed.
     pub renewal_share: f64,
 }
 
 impl Default for Assumed {
     fn default() -> Self {
-        Self { lifetime: 90, renewal_share: 0.9 }
+        Self { lifetime: 90, renewal_age: 60, renewal_share: 0.9 }
+    }
+}
+
+impl Assumed {
+    /// The age at which certificates of so many days are renewed.
+    fn renewed_at(&self, days: u32) -> u32 {
+        let part = f64::from(self.renewal_age) / f64::from(self.lifetime.max(1));
+        ((f64::from(days) * part).round() as u32).clamp(1, days.max(1))
     }
 }
 
@@ -83,7 +92,7 @@ impl Inventory {
             .enumerate()
             .map(|(at, days)| Life {
                 days: *days,
-                renewal_age: usual_renewal_age(*days),
+                renewal_age: assumed.renewed_at(*days),
                 renewal_share: assumed.renewal_share,
                 // A kind that is no longer issued is followed by the one that is.
                 renews_as: if recent[at] > 0 { at } else { newest },
@@ -157,6 +166,23 @@ mod tests {
             [(45, 0), (90, 0)]
         );
         assert_eq!(fleet.growth(1)[0][1], 1.0, "new ones last 45 days");
+    }
+
+    #[test]
+    fn renewal_is_expected_at_the_same_part_of_every_life() {
+        let mut inventory = Inventory::default();
+        inventory.put(
+            Shard(0),
+            vec![days(Some(90), 30, false, 5), days(Some(47), 44, false, 5), days(Some(1), 0, false, 5)],
+        );
+        let ages = |assumed: &Assumed| {
+            let fleet = inventory.fleet(NOW, None, assumed);
+            fleet.lives().iter().take(3).map(|life| (life.days, life.renewal_age)).collect::<Vec<_>>()
+        };
+        assert_eq!(ages(&Assumed::default()), [(1, 1), (47, 31), (90, 60)]);
+        let early = Assumed { lifetime: 100, renewal_age: 50, renewal_share: 0.5 };
+        assert_eq!(ages(&early), [(1, 1), (47, 24), (90, 45)]);
+        assert_eq!(inventory.fleet(NOW, None, &early).lives()[0].renewal_share, 0.5);
     }
 
     #[test]

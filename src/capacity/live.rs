@@ -15,12 +15,16 @@ use crate::limits::{GuardState, Lease, Pressure};
 use crate::shutdown::Shutdown;
 use crate::store::{GuardRecord, Shard, Store, StoreError};
 
+/// A multiplier that moved so far is written down at once.
+const MOVED: f64 = 0.01;
+
 /// How the guard works.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     /// How often it looks and publishes.
     pub look: Duration,
-    /// How often what it knows is written down. A change of state is written at once.
+    /// How often what it knows is written down, at least four times within its lease. A change of state or
+    /// of the multiplier is written at once.
     pub keep: Duration,
     /// The time over which the whole fleet is counted anew, a shard at a time.
     pub recount: Duration,
@@ -96,7 +100,8 @@ pub struct LiveGuard {
     inventory: Inventory,
     pressure: watch::Sender<Pressure>,
     report: watch::Sender<Report>,
-    kept: Option<(UnixTime, State)>,
+    /// When what is known was written down last, with the state and the multiplier then.
+    kept: Option<(UnixTime, State, f64)>,
 }
 
 impl LiveGuard {
@@ -145,11 +150,11 @@ impl LiveGuard {
     }
 
     /// Counts the fleet, then looks again and again until the stop. `measure` is called at each look;
-    /// `settings` may change what the guard reckons with.
+    /// `settings` may change what the guard reckons with and takes for granted.
     pub async fn run(
         mut self,
         mut measure: impl FnMut() -> Measured + Send,
-        mut settings: impl FnMut() -> (Settings, Terms) + Send,
+        mut settings: impl FnMut() -> (Settings, Terms, Assumed) + Send,
         shutdown: Shutdown,
     ) {
         let mut shard = Shard(0);
@@ -165,8 +170,9 @@ impl LiveGuard {
                 biased;
                 () = shutdown.stopped() => break,
                 _ = look.tick() => {
-                    let (settings, terms) = settings();
+                    let (settings, terms, assumed) = settings();
                     self.guard.replace(settings, terms);
+                    self.assumed = assumed;
                     (self.lease, self.safe) = (settings.throttle.lease, settings.throttle.safe);
                     self.look(measure()).await;
                 }
@@ -215,8 +221,12 @@ impl LiveGuard {
         }
         self.pressure.send_replace(pressure(&report, self.lease, self.safe));
         self.report.send_replace(report);
-        let state = self.report.borrow().state;
-        let due = self.kept.is_none_or(|(at, kept)| kept != state || now.since(at) >= self.pace.keep);
+        let (state, multiplier) = (self.report.borrow().state, self.report.borrow().multiplier);
+        // Other processes live on what is written: well within the lease, and at once when it presses more.
+        let keep = self.pace.keep.min(self.lease / 4);
+        let due = self.kept.is_none_or(|(at, kept, pressed)| {
+            kept != state || (pressed - multiplier).abs() >= MOVED || now.since(at) >= keep
+        });
         if due && state != State::Blind {
             self.keep().await;
         }
@@ -225,7 +235,8 @@ impl LiveGuard {
     /// Writes down what is known.
     async fn keep(&mut self) {
         let report = self.report.borrow().clone();
-        let (at, state) = (report.at, report.state);
+        let kept = (report.at, report.state, report.multiplier);
+        let at = report.at;
         let document = Document { memory: self.guard.memory().cloned(), report };
         if document.memory.is_none() {
             return;
@@ -238,7 +249,7 @@ impl LiveGuard {
             }
         };
         match self.store.keep_guard(&GuardRecord { at, document }).await {
-            Ok(()) => self.kept = Some((at, state)),
+            Ok(()) => self.kept = Some(kept),
             Err(error) => {
                 tracing::warn!(%error, "cannot keep what the capacity guard knows; a restart would forget it");
             }

@@ -7,6 +7,7 @@
 mod answers;
 pub mod chart;
 pub mod fleet;
+pub mod follow;
 pub mod forecast;
 pub mod guard;
 pub mod inventory;

@@ -1,6 +1,7 @@
 //! `config check | print`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -136,6 +137,13 @@ fn document(settings: &Settings) -> Value {
             "outage": span(settings.capacity.outage),
             "drain": span(settings.capacity.drain),
             "pack_max": settings.capacity.pack_max,
+            "lease": span(settings.capacity.lease),
+            "safe_multiplier": settings.capacity.safe_multiplier,
+            "slope": settings.capacity.slope,
+            "dead_band": settings.capacity.dead_band,
+            "lifetime": days(settings.capacity.lifetime),
+            "renewal_age": days(settings.capacity.renewal_age),
+            "renewal_share": settings.capacity.renewal_share,
         },
     });
     if let Some(file) = &settings.control.credentials_file {
@@ -149,9 +157,17 @@ fn document(settings: &Settings) -> Value {
         }
     }
     if let Some(profile) = &settings.limits_profile {
-        document["limits"] = json!({ "profile": profile });
+        document["limits"]["profile"] = json!(profile);
+    }
+    if let Some(help) = &settings.limits_help {
+        document["limits"]["help"] = json!(help);
     }
     document
+}
+
+/// A span of whole days, as people count lifetimes.
+fn days(span: Duration) -> String {
+    format!("{}d", span.as_secs() / 86_400)
 }
 
 fn token(token: &signer::Settings) -> Value {

@@ -1,15 +1,19 @@
 //! `explain`: all about one certificate.
 
-use clap::Args;
-use serde::Serialize;
+use std::fmt;
 
-use super::Outcome;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
 use super::context::Context;
 use super::revoke::status;
+use super::{Outcome, running};
 use crate::app::KnownResponder;
 use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Received, Serial, response};
 use crate::presign::Policies;
+use crate::presign::standing::{self, Standing};
+use crate::server::control::api::certificate_path;
 use crate::store::{CertificateState, StoredAnswer};
 
 #[derive(Debug, Args)]
@@ -36,8 +40,33 @@ struct Report {
     answer: Option<AnswerReport>,
     /// What happens next, and why.
     next: String,
+    /// What stands in the way of it, as the running server says.
+    signing: Option<Signing>,
+    /// Why the running server does not say so: nobody else knows.
+    signing_unknown: Option<String>,
     /// What is not as the preset asks.
     warnings: Vec<String>,
+}
+
+/// What the control API tells of a certificate that a command cannot know.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(default)]
+    signing: Option<Signing>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Signing {
+    quarantine: Option<InTheWay>,
+    issuer_on_hold: Option<InTheWay>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InTheWay {
+    reason: Option<String>,
+    since: Option<String>,
+    failures: u32,
+    next_try: String,
 }
 
 #[derive(Serialize)]
@@ -70,7 +99,15 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let responders = app.responders().await?;
     let now = app.clock.now();
     let policies = app.policies().await?;
-    let report = report(&policies, &arguments.issuer, &state, &responders, now)?;
+    let mut report = report(&policies, &arguments.issuer, &state, &responders, now)?;
+    let path = certificate_path(&arguments.issuer, &arguments.serial);
+    match running::ask::<Told>(&app.settings().control, &path).await {
+        Ok(Told { signing: Some(signing) }) => report.signing = Some(signing),
+        Ok(Told { signing: None }) => {
+            report.signing_unknown = Some("the server that answers does not sign".to_owned());
+        }
+        Err(why) => report.signing_unknown = Some(why),
+    }
     context.print(&report, |report| text(report, &state))?;
     app.close().await;
     Ok(Outcome::Done)
@@ -86,7 +123,7 @@ fn report(
     let certificate = &state.certificate;
     let answer =
         state.answer.as_ref().map(|answer| describe(answer, state, responders, policies, now)).transpose()?;
-    let next = next(state, policies, now);
+    let next = standing::next(state, policies, now);
     Ok(Report {
         issuer: issuer.to_owned(),
         serial: certificate.serial.to_string(),
@@ -102,6 +139,8 @@ fn report(
         shard: certificate.key.shard.0,
         answer,
         next,
+        signing: None,
+        signing_unknown: None,
         warnings: warnings(state, policies),
     })
 }
@@ -118,37 +157,6 @@ fn warnings(state: &CertificateState, policies: &Policies) -> Vec<String> {
     barred.into_iter().collect()
 }
 
-fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> String {
-    let certificate = &state.certificate;
-    let policy = policies.of(certificate.issuer);
-    if policy.answered_until(certificate.not_after) < now {
-        return "nothing: it has expired and is answered unauthorized (RFC 9919 section 3.2.3)".to_owned();
-    }
-    if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
-        return format!("its first answer at {not_before}, when it comes into force");
-    }
-    match &state.answer {
-        None => "its first answer, now".to_owned(),
-        Some(answer) if answer.version != certificate.version => {
-            format!(
-                "an answer for version {}, now: its status changed after the stored one was signed",
-                certificate.version
-            )
-        }
-        Some(answer) if policies.is_retired(answer.responder) => {
-            format!("a new answer, now: responder {} was taken out of use", answer.responder.0)
-        }
-        Some(answer) => {
-            let times = [answer.this_update, answer.next_update];
-            let due = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
-            let when = if due <= now { "now".to_owned() } else { format!("at {due}") };
-            format!(
-                "a new answer {when}: at a point of the last quarter of the refresh interval that the serial number decides"
-            )
-        }
-    }
-}
-
 fn describe(
     answer: &StoredAnswer,
     state: &CertificateState,
@@ -156,22 +164,7 @@ fn describe(
     policies: &Policies,
     now: UnixTime,
 ) -> anyhow::Result<AnswerReport> {
-    let certificate = &state.certificate;
-    let times = [answer.this_update, answer.next_update];
-    let due_at = policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times);
-    let freshness = policies.of(certificate.issuer).freshness;
-    let stale_at = freshness.stale_at(answer.this_update, answer.next_update);
-    let condition = if answer.version != state.certificate.version {
-        "superseded"
-    } else if answer.next_update < now {
-        "expired"
-    } else if stale_at <= now {
-        "stale"
-    } else if due_at <= now {
-        "due"
-    } else {
-        "fresh"
-    };
+    let Standing { condition, due_at, stale_at } = Standing::of(answer, &state.certificate, policies, now);
     let responder = responders.iter().find(|responder| responder.record.number == answer.responder);
     let new = responder.map(|responder| &responder.record.responder);
     let (signature, octets) = match responder {
@@ -179,7 +172,7 @@ fn describe(
         None => ("its responder is on no record".to_owned(), 0),
     };
     Ok(AnswerReport {
-        state: condition,
+        state: condition.name(),
         version: answer.version,
         this_update: answer.this_update.to_string(),
         due_at: due_at.to_string(),
@@ -210,6 +203,18 @@ fn verify(answer: &StoredAnswer, responder: &KnownResponder) -> anyhow::Result<(
         Err(error) => error.to_string(),
     };
     Ok((verdict, der.len()))
+}
+
+impl fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(since) = &self.since {
+            write!(f, " (since {since}, {} times)", self.failures)?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        write!(f, "; it is tried again at {}", self.next_try)
+    }
 }
 
 fn text(report: &Report, state: &CertificateState) -> String {
@@ -247,6 +252,21 @@ fn text(report: &Report, state: &CertificateState) -> String {
         }
     }
     line("next", &report.next);
+    match (&report.signing, &report.signing_unknown) {
+        (Some(Signing { quarantine: None, issuer_on_hold: None }), _) => line("in the way", "nothing"),
+        (Some(signing), _) => {
+            if let Some(quarantine) = &signing.quarantine {
+                line("in the way", &format!("its last attempt failed{quarantine}"));
+            }
+            if let Some(hold) = &signing.issuer_on_hold {
+                line("in the way", &format!("nothing of its issuer is signed{hold}"));
+            }
+        }
+        (None, why) => {
+            let why = why.as_deref().unwrap_or_default();
+            line("in the way", &format!("only the running server knows: {why}"));
+        }
+    }
     for warning in &report.warnings {
         line("warning", warning);
     }

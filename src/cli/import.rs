@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::Outcome;
 use super::context::Context;
 use super::progress::Progress;
+use crate::app::App;
 use crate::import::{Listed, Problem, certificates, crl, index_txt};
+use crate::limits::Pressure;
 use crate::ocsp::Preset;
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +61,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
         }
         Command::Certs { path } => {
             let known = certificates::KnownIssuer::of(&app.store.issuers().await?)?;
-            let report = certificates::import(&*app.store, known, path, &mut progress).await?;
+            let report = import_certificates(&app, known, path, &mut progress).await?;
             bar.finish();
             let outcome = print(context, &report, certificates_text(&report), &[&report.problems])?;
             Ok(if report.foreign.is_empty() { outcome } else { Outcome::Partly })
@@ -79,6 +82,26 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
     super::presign::tidy(&*app.store, app.clock.now()).await;
     app.close().await;
     outcome
+}
+
+/// Imports certificates, and tells the limiter of them where limits are configured: without any, nothing
+/// would ever ask for what it remembers.
+async fn import_certificates(
+    app: &App,
+    known: Vec<certificates::KnownIssuer>,
+    paths: Vec<PathBuf>,
+    progress: crate::import::OnProgress<'_>,
+) -> anyhow::Result<certificates::Report> {
+    if app.settings().limits_profile.is_none() {
+        return Ok(certificates::import(&*app.store, None, known, paths, progress).await?);
+    }
+    let (_guard, pressure) = watch::channel(Pressure::none());
+    let (limiter, task) = app.start_limiter(pressure).await?;
+    let told = Some((&limiter, app.clock.now()));
+    let report = certificates::import(&*app.store, told, known, paths, progress).await;
+    drop(limiter);
+    task.await?;
+    Ok(report?)
 }
 
 fn print<T: Serialize>(
@@ -141,6 +164,9 @@ fn certificates_text(report: &certificates::Report) -> String {
         report.files,
         outcome_text(&report.outcome)
     );
+    if report.remembered > 0 {
+        let _ = writeln!(text, "{} new to the limiter: their renewals pass as such", report.remembered);
+    }
     if report.other_blocks > 0 {
         let _ = writeln!(text, "{} PEM blocks are no certificates", report.other_blocks);
     }

@@ -83,8 +83,8 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<O
         return Err(Usage(why.to_owned()).into());
     }
     let now = app.clock.now();
-    // The guard's multiplier lives in the process that serves: these are the nominal numbers.
-    let (_guard, pressure) = watch::channel(Pressure::none());
+    // As the guard kept it last: what a process that serves decides with, but for the last moments.
+    let (_guard, pressure) = watch::channel(app.last_pressure().await?.unwrap_or_else(Pressure::none));
     let (limiter, task) = app.start_limiter(pressure).await?;
     let done = carry_out(context, command, limiter, task, now).await;
     app.close().await;
@@ -205,15 +205,35 @@ const BAR: u64 = 24;
 fn picture(standing: &Standing) -> String {
     let pressure = &standing.pressure;
     let mut text = format!("profile {} at {}", standing.profile, standing.at);
-    if pressure.multiplier < 1.0 {
-        text += &format!(", multiplier {:.2} ({})", pressure.multiplier, pressure.reason);
-    }
     text.push('\n');
+    if pressure.multiplier < 1.0 {
+        text += &capacity(pressure);
+    }
     if standing.limits.is_empty() {
         text += "no limit counts what was asked for\n";
     }
     for limit in &standing.limits {
         text += &one(limit);
+    }
+    text
+}
+
+/// Why the numbers are not the nominal ones, as a refusal says it.
+fn capacity(pressure: &Pressure) -> String {
+    let percent = |part: f64| format!("{:.0} %", part * 100.0);
+    let mut text = format!(
+        "signing capacity is short: limits that follow it are at {} of their numbers, renewals pass as ever\n  {}\n",
+        percent(pressure.multiplier),
+        pressure.reason
+    );
+    if let Some(utilisation) = pressure.utilisation {
+        text += &format!("  utilisation {}\n", percent(utilisation));
+    }
+    if let Some(forecast) = &pressure.forecast {
+        text += &format!("  forecast: {forecast}\n");
+    }
+    if let Some(at) = pressure.eases_at {
+        text += &format!("  expected to ease at {at}\n");
     }
     text
 }

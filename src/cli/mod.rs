@@ -16,6 +16,7 @@ mod presign;
 mod progress;
 mod responder;
 mod revoke;
+mod running;
 mod serve;
 
 use std::path::PathBuf;

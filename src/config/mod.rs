@@ -1,5 +1,7 @@
 //! The configuration file: TOML in, validated settings out, every error at once with its line.
 
+mod capacity;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,8 +11,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::app::settings::{CapacitySettings, IssuerSettings, ResponderSettings, Settings};
+use crate::app::settings::{IssuerSettings, ResponderSettings, Settings};
 use crate::clock::UnixTime;
+use crate::limits::is_help_page;
 use crate::ocsp::{Freshness, HashAlgorithm, Preset};
 pub use crate::reader::Problem;
 use crate::reader::{Problems, Section};
@@ -179,17 +182,20 @@ fn read(root: &mut Section<'_>, problems: &mut Problems<'_>) -> Settings {
     }
 
     let mut capacity = root.section("capacity", problems);
-    let defaults = CapacitySettings::default();
-    settings.capacity = CapacitySettings {
-        headroom: capacity.fraction("headroom", problems).unwrap_or(defaults.headroom),
-        outage: capacity.duration("outage", problems).unwrap_or(defaults.outage),
-        drain: capacity.duration("drain", problems).unwrap_or(defaults.drain),
-        pack_max: capacity.integer("pack_max", 1..65, problems).unwrap_or(defaults.pack_max),
-    };
+    settings.capacity = capacity::read(&mut capacity, problems);
     capacity.finish(problems);
 
     let mut limits = root.section("limits", problems);
     settings.limits_profile = limits.string("profile", problems).map(|(path, _)| path.into());
+    if let Some((help, span)) = limits.string("help", problems) {
+        if !is_help_page(&help) {
+            problems.add(
+                &span,
+                format!("limits.help: {help:?} is no http(s) URL of a page that explains the limits"),
+            );
+        }
+        settings.limits_help = Some(help);
+    }
     limits.finish(problems);
     settings
 }

@@ -166,3 +166,49 @@ fn a_key_is_named_by_label_or_by_id_but_not_by_both() {
     assert!(messages(&text("key = \"k\"\nid = \"01\""))[0].contains("exactly one of key"));
     assert!(messages(&text("id = \"xyz\"")).iter().any(|message| message.contains("issuer.responder.id")));
 }
+
+#[test]
+fn the_guard_reckons_with_what_capacity_says_and_with_defaults_where_it_does_not() {
+    let capacity = |text: &str| parse(&format!("{MINIMAL}[capacity]\n{text}\n")).unwrap().capacity;
+    let day = Duration::from_secs(86_400);
+    let set = capacity(
+        "lease = \"4m\"\nsafe_multiplier = 0\nslope = 0.1\ndead_band = 0.02\nlifetime = \"47d\"\nrenewal_share = 0.8",
+    );
+    assert_eq!((set.lease, set.safe_multiplier), (Duration::from_secs(240), 0.0));
+    assert_eq!((set.slope, set.dead_band, set.renewal_share), (0.1, 0.02, 0.8));
+    assert_eq!((set.lifetime, set.renewal_age), (47 * day, 32 * day), "two thirds");
+    let usual = capacity("");
+    assert_eq!((usual.lease, usual.safe_multiplier), (Duration::from_secs(600), 0.25));
+    assert_eq!((usual.slope, usual.dead_band), (0.05, 0.05));
+    assert_eq!((usual.lifetime, usual.renewal_age, usual.renewal_share), (90 * day, 60 * day, 0.9));
+}
+
+#[test]
+fn what_the_guard_cannot_reckon_with_is_told() {
+    let found = messages(&format!(
+        "{MINIMAL}[capacity]\nlease = \"10s\"\nsafe_multiplier = 1.5\nslope = 0\ndead_band = 0.9\nlifetime = \"36h\"\nrenewal_age = \"90d\"\nrenewal_share = -1\n"
+    ));
+    let expected = [
+        "capacity.lease must be from 1m to 1d",
+        "5: capacity.safe_multiplier must be a number from 0 to 1",
+        "6: capacity.slope must be a number above 0",
+        "7: capacity.dead_band must be a number from 0 to 0.5",
+        "capacity.lifetime must be whole days",
+        "capacity.renewal_age is later than capacity.lifetime",
+        "10: capacity.renewal_share must be a number from 0 to 1",
+    ];
+    for expected in expected {
+        assert!(found.iter().any(|message| message.contains(expected)), "{expected:?} is not in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn the_page_that_explains_the_limits_is_a_url() {
+    let help = |text: &str| format!("{MINIMAL}[limits]\nhelp = \"{text}\"\n");
+    let page = "https://ca.example/limits";
+    assert_eq!(parse(&help(page)).unwrap().limits_help.as_deref(), Some(page));
+    for wrong in ["ca.example", "https://ca.example/a b", "https://ca.example/>", "ftp://ca.example"] {
+        assert!(messages(&help(wrong))[0].contains("4: limits.help"), "{wrong}");
+    }
+}

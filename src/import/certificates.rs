@@ -15,6 +15,8 @@ use serde::Serialize;
 use super::files::{self, Found};
 use super::pem::Blocks;
 use super::{ImportError, Listed, OnProgress, Outcome, Problem, Progress};
+use crate::clock::UnixTime;
+use crate::limits::{KnownCertificate, Limiter};
 use crate::ocsp::{Certificate, Issuer, tlv};
 use crate::store::{CertificateEntry, IssuerId, IssuerRecord, Store};
 
@@ -29,6 +31,8 @@ const PORTION: usize = 4_096;
 pub struct KnownIssuer {
     /// Its number in the store.
     pub id: IssuerId,
+    /// The operator's name for it.
+    pub name: String,
     /// Its certificate.
     pub issuer: Issuer,
 }
@@ -42,7 +46,7 @@ impl KnownIssuer {
         let read = |record: &IssuerRecord| {
             let issuer = Issuer::from_der(&record.certificate)
                 .map_err(|source| ImportError::Issuer { name: record.name.clone(), source })?;
-            Ok(Self { id: record.id, issuer })
+            Ok(Self { id: record.id, name: record.name.clone(), issuer })
         };
         records.iter().map(read).collect()
     }
@@ -92,6 +96,8 @@ pub struct Report {
     /// What became of those of known issuers.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// Those that the limiter knows now and did not before, so that their renewals pass as such.
+    pub remembered: u64,
     /// Those of no known issuer: add the issuer, then repeat the import.
     pub foreign: Listed<Foreign>,
     /// Files and certificates that cannot be read.
@@ -102,25 +108,29 @@ pub struct Report {
 #[derive(Debug, Default)]
 struct Portion {
     entries: BTreeMap<IssuerId, Vec<CertificateEntry>>,
+    named: Vec<KnownCertificate>,
     found: Report,
     octets: u64,
     total: u64,
 }
 
-/// Imports every certificate at or below `paths` that one of `issuers` issued.
+/// Imports every certificate at or below `paths` that one of `issuers` issued. With a limiter, it takes
+/// note of those whose names could be ordered, as of `now`.
 ///
 /// # Errors
-/// [`ImportError::Store`]; the portions before are in the store, and repeating the import goes on
+/// [`ImportError::Store`], [`ImportError::Limits`]; the portions before are in the store, and repeating the import goes on
 /// from there. Files that cannot be read are in the report.
 pub async fn import(
     store: &dyn Store,
+    limiter: Option<(&Limiter, UnixTime)>,
     issuers: Vec<KnownIssuer>,
     paths: Vec<PathBuf>,
     progress: OnProgress<'_>,
 ) -> Result<Report, ImportError> {
     let first = paths.first().cloned().unwrap_or_default();
+    let now = limiter.map(|(_, now)| now);
     let (mut portions, thread) = super::read_ahead(move |take| {
-        Sorter { issuers: &issuers, portion: Portion::default(), pending: 0, take }.read(&paths);
+        Sorter { issuers: &issuers, now, portion: Portion::default(), pending: 0, take }.read(&paths);
         Ok(())
     });
     let mut report = Report::default();
@@ -128,6 +138,9 @@ pub async fn import(
     while let Some(portion) = portions.recv().await {
         for (issuer, entries) in portion.entries {
             report.outcome += store.register(issuer, &entries).await?;
+        }
+        if let Some((limiter, now)) = limiter {
+            report.remembered += limiter.remember_all(portion.named, now).await?;
         }
         let found = portion.found;
         report.files += found.files;
@@ -150,6 +163,8 @@ pub async fn import(
 /// Reads files and sorts what is in them into portions.
 struct Sorter<'a> {
     issuers: &'a [KnownIssuer],
+    /// The time, where names are read for the limiter.
+    now: Option<UnixTime>,
     portion: Portion,
     /// Certificates in the portion.
     pending: usize,
@@ -254,6 +269,8 @@ impl Sorter<'_> {
                 not_after: certificate.not_after(),
                 revocation: None,
             });
+            let named = self.now.and_then(|now| KnownCertificate::of(&known.name, certificate, now));
+            self.portion.named.extend(named);
         } else {
             self.portion.found.foreign.push(|| Foreign {
                 place: place(),

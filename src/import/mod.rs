@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::clock::UnixTime;
+use crate::limits::LimitsError;
 use crate::ocsp::Revocation;
 use crate::store::{Registered, StoreError};
 
@@ -137,6 +138,11 @@ pub enum ImportError {
     /// The store did not take a portion.
     #[error("storing what was read: {0}")]
     Store(#[from] StoreError),
+    /// The limiter did not take note of a portion.
+    #[error(
+        "telling the limiter of what was read: {0}; what is in the store stays there, and repeating the import tells it the rest"
+    )]
+    Limits(#[from] LimitsError),
     /// The certificate of an issuer in the store cannot be read.
     #[error("the certificate of issuer {name:?} in the store: {source}")]
     Issuer {

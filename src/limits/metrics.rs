@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Limiter;
 use super::service::Counters;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Encoded, Metrics, Scrape};
 
 /// Holds the counters and not the limiter, which would never end then.
 #[derive(Debug)]
 struct Figures(Arc<Counters>);
 
 impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let tally = self.0.tally();
+        let mut scrape = Scrape::new(&mut encoder);
         for (name, help, value) in [
             ("limits_new_orders", "New certificates asked for, renewals left out", tally.new_orders),
             ("limits_new_orders_refused", "New certificates refused", tally.new_orders_refused),
@@ -43,8 +43,7 @@ impl Collector for Figures {
                 tally.groups_repeated,
             ),
         ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            scrape.counter(name, help, value)?;
         }
         Ok(())
     }

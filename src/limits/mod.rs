@@ -20,6 +20,7 @@ mod charges;
 mod decide;
 mod decision;
 mod identifiers;
+mod known;
 mod metrics;
 mod overrides;
 mod pressure;
@@ -41,9 +42,10 @@ pub use self::decision::{
     CapacityCause, Counted, Decision, LimitState, Outcome, Refusal, RefusalCause, Renewal, TierState, Warning,
 };
 pub use self::identifiers::{Identifier, IdentifierError, Identifiers, PrefixLength, registered_domain};
+pub use self::known::{Mismatch, same_names};
 pub use self::overrides::{NewOverride, Override, OverrideKey};
 pub use self::pressure::{GuardState, Lease, Pressure};
-pub use self::profile::{Counts, Limit, Per, Profile, ProfileError};
+pub use self::profile::{Counts, Limit, Per, Profile, ProfileError, is_help_page};
 pub use self::service::{
     Committed, IssuedCertificate, KnownCertificate, Limiter, OrderRequest, OrderView, ReleaseCause, Released,
     Settings, Tally,

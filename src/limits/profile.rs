@@ -18,7 +18,7 @@ use crate::reader::Problem;
 pub struct Profile {
     /// Its name.
     pub name: String,
-    /// Where the limits are explained: `Link rel="help"` and the end of each refusal.
+    /// Where the limits are explained: `Link rel="help"` and the end of each refusal; empty for nowhere.
     pub help: String,
     /// How long an order's places are held.
     pub reservation: Duration,
@@ -127,6 +127,14 @@ fn listing(path: &Path, problems: &[Problem]) -> String {
         .iter()
         .map(|problem| format!("\n  {}:{}: {}", path.display(), problem.line, problem.message))
         .collect()
+}
+
+/// Whether a text is the http(s) URL of a page, fit for a header field.
+#[must_use]
+pub fn is_help_page(text: &str) -> bool {
+    let web = text.starts_with("https://") || text.starts_with("http://");
+    web && text.is_ascii()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "<>\"".contains(c))
 }
 
 impl Profile {

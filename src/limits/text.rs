@@ -16,6 +16,9 @@ impl Refusal {
                 "new certificates are paused while signing capacity is short".to_owned()
             }
             (RefusalCause::Blocked, ..) => format!("{} is blocked by the operator", self.subject()),
+            (_, Some(Counts::Registrations), Some(Per::Ip { .. })) if help.is_empty() => {
+                "too many registrations for this IP".to_owned()
+            }
             (_, Some(Counts::Registrations), Some(Per::Ip { .. })) => {
                 format!("too many registrations for this IP: see {help}")
             }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::engine::Obstacles;
 use crate::clock::UnixTime;
-use crate::store::{CertificateKey, CertificateState};
+use crate::store::{CertificateKey, CertificateState, IssuerId};
 
 /// Requests that wait to be taken up by the keeper.
 const ROOM: usize = 64;
@@ -45,11 +46,13 @@ pub struct Desk {
     wait: Arc<AtomicU64>,
 }
 
-/// What comes over the desk: certificates, and where to tell how each went.
+/// What comes over the desk.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) keys: Vec<CertificateKey>,
-    pub(super) told: mpsc::Sender<(CertificateKey, Progress)>,
+pub(super) enum Request {
+    /// Certificates to answer for, and where to tell how each went.
+    Answer { keys: Vec<CertificateKey>, told: mpsc::Sender<(CertificateKey, Progress)> },
+    /// What stands in the way of a certificate; none is told where nothing is signed.
+    Obstacles { key: CertificateKey, issuer: IssuerId, told: oneshot::Sender<Option<Obstacles>> },
 }
 
 /// The keeper's side of the desk.
@@ -88,7 +91,7 @@ impl Desk {
         let asking = async {
             let (told, mut news) = mpsc::channel(asked.len().max(1));
             for portion in asked.chunks(PORTION) {
-                let request = Request { keys: portion.to_vec(), told: told.clone() };
+                let request = Request::Answer { keys: portion.to_vec(), told: told.clone() };
                 if self.requests.send(request).await.is_err() {
                     break;
                 }
@@ -102,6 +105,22 @@ impl Desk {
         _ = tokio::time::timeout(patience, asking).await;
         let eta = self.wait();
         keys.iter().map(|key| found.get(key).cloned().unwrap_or(Progress::Waiting { eta })).collect()
+    }
+
+    /// What stands in the way of a certificate's answer; none in a process that does not sign, and where
+    /// the keeper does not say within `patience`.
+    pub async fn obstacles(
+        &self,
+        key: CertificateKey,
+        issuer: IssuerId,
+        patience: Duration,
+    ) -> Option<Obstacles> {
+        let (told, news) = oneshot::channel();
+        let asking = async {
+            self.requests.send(Request::Obstacles { key, issuer, told }).await.ok()?;
+            news.await.ok()?
+        };
+        tokio::time::timeout(patience, asking).await.ok()?
     }
 
     /// How long a revocation or a first answer that is asked for now will take.

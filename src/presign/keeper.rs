@@ -351,7 +351,14 @@ impl Keeper {
     /// Reads what was asked for over the desk, shelves it as it is, and signs what has no answer
     /// before all else.
     async fn take_up(&mut self, request: Request) {
-        let Request { mut keys, told } = request;
+        let (mut keys, told) = match request {
+            Request::Answer { keys, told } => (keys, told),
+            Request::Obstacles { key, issuer, told } => {
+                // Whoever asked may have gone.
+                drop(told.send(self.signs.then(|| self.engine.obstacles(key, issuer))));
+                return;
+            }
+        };
         let (states, unreadable) = match reading::certificates(&*self.pipeline.store, &keys).await {
             Ok(read) => read,
             Err(error) => {

@@ -13,6 +13,7 @@ pub mod planner;
 pub mod policies;
 mod reading;
 pub mod rota;
+pub mod standing;
 
 use crate::shelf::{Entry, Frame, SignedAnswer};
 use crate::store::{CertificateState, ResponderNumber};

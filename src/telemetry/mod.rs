@@ -3,8 +3,10 @@
 
 pub mod logging;
 pub mod metrics;
+pub mod scrape;
 pub mod sharded;
 
 pub use logging::{LogError, LogFormat, LogSettings};
 pub use metrics::Metrics;
+pub use scrape::{Encoded, Scrape};
 pub use sharded::{ShardedCounters, ShardedHistogram};

@@ -86,7 +86,8 @@ impl Bed {
             unexpired: None,
         };
         let shutdown = Shutdown::new();
-        let running = tokio::spawn(guard.run(measure, || (settings(), terms()), shutdown.clone()));
+        let running =
+            tokio::spawn(guard.run(measure, || (settings(), terms(), Assumed::default()), shutdown.clone()));
         (findings, shutdown, running)
     }
 }

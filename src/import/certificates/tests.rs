@@ -3,7 +3,6 @@ use std::fs;
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SerialNumber};
 
 use super::*;
-use crate::clock::UnixTime;
 use crate::import::tests::{run, store_with};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
@@ -27,7 +26,7 @@ fn leaf(ca: &Ca, serial: u64) -> rcgen::Certificate {
 async fn import_paths(store: &dyn Store, paths: &[&Path]) -> Report {
     let known = KnownIssuer::of(&store.issuers().await.unwrap()).unwrap();
     let paths = paths.iter().map(|path| path.to_path_buf()).collect();
-    import(store, known, paths, &mut |_| {}).await.unwrap()
+    import(store, None, known, paths, &mut |_| {}).await.unwrap()
 }
 
 #[tokio::test]
@@ -52,7 +51,7 @@ async fn bundles_files_and_folders_are_imported_once() {
     let mut seen = Vec::new();
     let known = KnownIssuer::of(&store.issuers().await.unwrap()).unwrap();
     let report =
-        import(&*store, known, vec![certs.clone()], &mut |progress| seen.push(progress)).await.unwrap();
+        import(&*store, None, known, vec![certs.clone()], &mut |progress| seen.push(progress)).await.unwrap();
     assert_eq!(report.outcome, Outcome { added: 4, changed: 0, unchanged: 0 });
     assert_eq!((report.files, report.other_files, report.certificates, report.other_blocks), (3, 2, 4, 1));
     assert!(report.problems.is_empty() && report.foreign.is_empty(), "{report:?}");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::{Counts, Limit, Per, Profile};
+use super::{Counts, Limit, Per, Profile, is_help_page};
 use crate::limits::identifiers::PrefixLength;
 use crate::limits::tier::Tier;
 use crate::reader::{Problem, Problems, Section};
@@ -24,9 +24,8 @@ pub(super) fn profile(text: &str) -> Result<Profile, Vec<Problem>> {
         check_name(&name, &span, "name", &mut problems);
         profile.name = name;
     }
-    if let Some((help, span)) = root.required("help", &mut problems) {
-        let web = help.starts_with("https://") || help.starts_with("http://");
-        if !web || help.contains(|c: char| c.is_whitespace() || "<>\"".contains(c)) || !help.is_ascii() {
+    if let Some((help, span)) = root.string("help", &mut problems) {
+        if !is_help_page(&help) {
             problems.add(&span, "help must be the http(s) URL of a page that explains the limits");
         }
         profile.help = help;

@@ -1,6 +1,7 @@
 //! The limiter's rules, without a store: requests in, ledger records entered into a book.
 
 mod capacity;
+mod known;
 mod model;
 mod orders;
 mod refusals;

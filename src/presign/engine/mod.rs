@@ -12,6 +12,7 @@
 //! - A step of the wall clock is noticed by the monotonic one.
 
 mod clock_watch;
+mod obstacles;
 mod quarantine;
 #[cfg(test)]
 mod simulation;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use clock_watch::ClockWatch;
 pub use clock_watch::Step;
+pub use obstacles::{Obstacle, Obstacles};
 use quarantine::Quarantine;
 pub use quarantine::Quarantined;
 

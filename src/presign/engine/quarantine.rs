@@ -145,14 +145,17 @@ impl Quarantine {
     }
 
     pub(super) fn list(&self) -> impl Iterator<Item = Quarantined<'_>> {
-        let alone = self.troubles.iter().filter(|(_, trouble)| trouble.alone);
-        alone.map(|(key, trouble)| Quarantined {
-            key: *key,
-            since: trouble.since,
-            failures: trouble.failures,
-            until: trouble.until,
-            reason: &trouble.reason,
-        })
+        self.troubles.iter().filter(|(_, trouble)| trouble.alone).map(shown)
+    }
+
+    /// Those that failed because of what stands in the way of their whole issuer.
+    pub(super) fn shared(&self) -> impl Iterator<Item = Quarantined<'_>> {
+        self.troubles.iter().filter(|(_, trouble)| !trouble.alone).map(shown)
+    }
+
+    /// A certificate whose last attempt failed.
+    pub(super) fn of(&self, key: CertificateKey) -> Option<Quarantined<'_>> {
+        self.troubles.get_key_value(&key).map(shown)
     }
 
     /// How many are quarantined, by reason.
@@ -165,5 +168,15 @@ impl Quarantine {
             counts.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
         counts.sort_unstable();
         counts
+    }
+}
+
+fn shown<'a>((key, trouble): (&CertificateKey, &'a Trouble)) -> Quarantined<'a> {
+    Quarantined {
+        key: *key,
+        since: trouble.since,
+        failures: trouble.failures,
+        until: trouble.until,
+        reason: &trouble.reason,
     }
 }

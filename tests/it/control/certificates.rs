@@ -4,9 +4,12 @@ use goodstanding::clock::{Clock, SystemClock, UnixTime};
 use goodstanding::ocsp::{CertStatus, CrlReason};
 use serde_json::json;
 
+use std::time::Duration;
+
 use super::caller::{call, status};
 use crate::support::ca::{KeyKind, utf8};
 use crate::support::command::sh;
+use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::site::{ISSUER, Site};
 
@@ -194,4 +197,37 @@ fn an_expired_certificate_is_registered_and_gets_no_answer() {
         call(&site, "POST", "/v1/certificates").body("application/x-pem-file", &pem).made();
     assert_eq!((code, &document["served"]), (201, &json!(false)), "{document}");
     assert!(document["eta_seconds"].is_null());
+}
+
+#[test]
+fn what_stands_in_the_way_of_an_answer_is_told_by_the_server_and_by_explain() {
+    let site = Site::bare(KeyKind::P256);
+    let ca = site.ca.certificate();
+    site.goodstanding(&["issuer", "add", "--name", ISSUER, "--certificate", utf8(&ca)]).ok();
+    let leaf = site.ca.issue("held.example.org");
+    site.import_index();
+    let unasked = site.explain(&leaf.serial);
+    assert_eq!(unasked["signing"], serde_json::Value::Null);
+    assert!(unasked["signing_unknown"].as_str().unwrap().contains("nobody can be reached"), "{unasked}");
+    let text = site.goodstanding(&["explain", "--issuer", ISSUER, "--serial", &leaf.serial]).ok();
+    assert!(text.out().contains("only the running server knows: nobody can be reached"), "{}", text.out());
+
+    // There is no responder: the whole issuer is on hold.
+    let _server = Server::start(&site);
+    let path = format!("/v1/certificates/{ISSUER}/{}", leaf.serial.to_ascii_lowercase());
+    let shown = eventually("the hold", Duration::from_secs(20), || {
+        let (_, shown) = call(&site, "GET", &path).made();
+        shown["signing"]["issuer_on_hold"].is_object().then_some(shown)
+    })
+    .0;
+    let hold = &shown["signing"]["issuer_on_hold"];
+    assert!(hold["reason"].as_str().unwrap().contains("responder"), "{shown}");
+    assert!(UnixTime::parse_rfc3339(hold["next_try"].as_str().unwrap()).is_ok(), "{shown}");
+    let own = &shown["signing"]["quarantine"];
+    assert!(own["failures"].as_u64().unwrap() >= 1 && own["since"].is_string(), "{shown}");
+    let told = site.explain(&leaf.serial);
+    assert_eq!(told["signing"]["issuer_on_hold"]["reason"], hold["reason"], "{told}");
+    assert_eq!(told["signing_unknown"], serde_json::Value::Null);
+    let text = site.goodstanding(&["explain", "--issuer", ISSUER, "--serial", &leaf.serial]).ok();
+    assert!(text.out().contains("nothing of its issuer is signed (since "), "{}", text.out());
 }

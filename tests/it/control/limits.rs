@@ -1,6 +1,8 @@
 //! Registrations and orders, refusals, and the webhook of step-ca.
 
 use std::fs;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use goodstanding::clock::{Clock, SystemClock, UnixTime};
 use goodstanding::ocsp::CertStatus;
@@ -9,16 +11,20 @@ use serde_json::{Value, json};
 
 use super::caller::{Call, call, status};
 use super::credentials::guarded;
-use crate::support::ca::KeyKind;
+use crate::support::ca::{KeyKind, utf8};
+use crate::support::eventually;
 use crate::support::server::Server;
-use crate::support::site::{Site, root};
+use crate::support::site::{ISSUER, Site, root};
 
 /// A site with one of the shipped profiles.
 fn limited(site: &Site, profile: &str) {
     let file = root().join("config/limits").join(profile);
     let text = fs::read_to_string(site.path("goodstanding.toml")).unwrap();
-    site.configure(&format!("{text}[limits]\nprofile = \"{}\"\n", file.display()));
+    site.configure(&format!("{text}[limits]\nprofile = \"{}\"\nhelp = \"{HELP}\"\n", file.display()));
 }
+
+/// The deployment's own page about its limits.
+const HELP: &str = "https://ca.example/limits";
 
 /// A process that does not sign has no guard: what refuses are the nominal limits alone.
 const UNGUARDED: [&str; 2] = ["--role", "ocsp,control"];
@@ -44,7 +50,7 @@ fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns(
     let site = Site::new(KeyKind::P256);
     limited(&site, "current.toml");
     let _server = Server::start(&site);
-    let reply = order(&site, &["shop.example.org", "www.example.org"]).send();
+    let reply = order(&site, &["shop.example.org"]).send();
     let accepted = document(&reply);
     assert_eq!(reply.status, 201, "{accepted}");
     assert!(reply.header("ratelimit").unwrap().starts_with('"'), "{:?}", reply.header("ratelimit"));
@@ -82,6 +88,62 @@ fn an_orders_certificate_is_answered_for_when_the_call_that_hands_it_in_returns(
     }
 }
 
+#[test]
+fn a_certificate_with_other_names_than_its_order_is_refused_and_the_order_holds_its_places() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "two-tier.toml");
+    let _server = Server::start_with(&site, &UNGUARDED);
+    let (_, accepted) = order(&site, &["shop.example.org", "www.example.org"]).made();
+    let place = format!("/v1/orders/{}", accepted["id"]);
+    let leaf = site.ca.issue("shop.example.org");
+    let pem = fs::read(&leaf.certificate).unwrap();
+    let hand_in = |place: &str| {
+        call(&site, "POST", &format!("{place}/certificate")).body("application/x-pem-file", &pem)
+    };
+    let (code, problem) = hand_in(&place).made();
+    assert_eq!((code, &problem["missing"]), (422, &json!(["www.example.org"])), "{problem}");
+    assert_eq!(problem["surplus"], json!([]), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("It lacks: www.example.org.") && detail.contains("holds its places"), "{detail}");
+    // Nothing came of it: no certificate, no commit, the place is held.
+    let serial = leaf.serial.trim_start_matches('0').to_ascii_lowercase();
+    assert_eq!(call(&site, "GET", &format!("/v1/certificates/{ISSUER}/{serial}")).made().0, 404);
+    let (_, shown) = call(&site, "GET", &place).made();
+    assert_eq!((&shown["state"], &shown["certificate"]), (&json!("reserved"), &json!(null)), "{shown}");
+    // The certificate's own order takes it.
+    let (_, own) = order(&site, &["SHOP.example.org"]).made();
+    let own = format!("/v1/orders/{}", own["id"]);
+    assert!(matches!(hand_in(&own).made().0, 201 | 202));
+    assert_eq!(call(&site, "DELETE", &place).made().0, 200);
+}
+
+/// After a migration: what the former software issued is known, and its renewal is one.
+#[test]
+fn certificates_that_were_imported_or_registered_are_renewed_past_the_limits() {
+    let site = Site::new(KeyKind::P256);
+    limited(&site, "two-tier.toml");
+    let (imported, registered) = (site.ca.issue("old.example.org"), site.ca.issue("older.example.org"));
+    let path = utf8(&imported.certificate);
+    let report = site.json(&["import", "certs", path]);
+    assert_eq!((&report["added"], &report["remembered"]), (&json!(1), &json!(1)), "{report}");
+    let again = site.json(&["import", "certs", path]);
+    assert_eq!((&again["unchanged"], &again["remembered"]), (&json!(1), &json!(0)), "{again}");
+    let _server = Server::start_with(&site, &UNGUARDED);
+    let pem = fs::read(&registered.certificate).unwrap();
+    for _ in 0..2 {
+        let reply = call(&site, "POST", "/v1/certificates").body("application/x-pem-file", &pem).send();
+        assert!(matches!(reply.status, 200..=202), "{}", document(&reply));
+    }
+    // Both count, as they were issued just now: of three in two hours there is one left.
+    assert_eq!(order(&site, &["new.example.org"]).made().0, 201);
+    let (code, refusal) = order(&site, &["newer.example.org"]).made();
+    assert_eq!((code, &refusal["count"]), (429, &json!(3)), "{refusal}");
+    for name in ["old.example.org", "older.example.org"] {
+        let (code, renewal) = order(&site, &[name]).made();
+        assert_eq!((code, &renewal["renewal"]), (201, &json!(true)), "{renewal}");
+    }
+}
+
 /// S1, S3.
 #[test]
 fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_act_on() {
@@ -111,7 +173,9 @@ fn the_sixth_certificate_of_a_week_is_refused_with_everything_that_people_can_ac
     for piece in ["5", "example.org", "7 days", refusal["retry_at"].as_str().unwrap()] {
         assert!(detail.contains(piece), "{piece}: {detail}");
     }
-    assert!(reply.header("link").unwrap().ends_with("rel=\"help\""));
+    // The operator's page, and nobody else's.
+    assert_eq!(reply.header("link").unwrap(), format!("<{HELP}>; rel=\"help\""));
+    assert!(detail.ends_with(&format!("see {HELP}")), "{detail}");
     assert_eq!(parameter(&reply, "ratelimit", "r"), 0);
     assert!(parameter(&reply, "ratelimit", "t") <= wait, "{:?}", reply.header("ratelimit"));
     assert!(reply.header("ratelimit-policy").unwrap().contains("q=5;w=604800"));
@@ -132,7 +196,7 @@ fn too_many_registrations_from_an_address_are_refused_in_the_known_words() {
     }
     let (code, refusal) = register("192.0.2.7").made();
     assert_eq!(code, 429);
-    assert!(refusal["title"].as_str().unwrap().starts_with("too many registrations for this IP: see "));
+    assert_eq!(refusal["title"], format!("too many registrations for this IP: see {HELP}"));
     assert_eq!(register("192.0.2.8").made().0, 201);
     assert_eq!(register("nowhere").made().0, 422);
     assert_eq!(call(&site, "GET", "/v1/limits?ip=nowhere").made().0, 422);
@@ -176,6 +240,96 @@ fn a_refusal_for_capacity_says_so_beside_its_acme_type() {
     assert_eq!(refusal["capacity"]["state"], "blind");
     let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!(parameter(&reply, "ratelimit", "t") <= wait);
+}
+
+/// `serve --role signer`, which listens nowhere.
+struct SignerProcess(Child);
+
+impl SignerProcess {
+    fn start(site: &Site) -> Self {
+        let log = fs::File::create(site.path("signer.log")).unwrap();
+        let mut command = site.command();
+        command.args(["serve", "--role", "signer"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for SignerProcess {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Makes every answer so much older that its legal deadline is `left` away.
+fn age_answers(site: &Site, left: i64) {
+    let deadline = SystemClock.now().0 + left;
+    let statement = format!(
+        "UPDATE answer SET next_update = {deadline} - 345600 + next_update - this_update, this_update = {deadline} - 345600"
+    );
+    let path = site.path("goodstanding.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+        pool.close().await;
+    });
+}
+
+/// S5: the signer's token is away, and its first answer will be stale in less than half the slack.
+#[test]
+fn a_limiter_in_a_process_of_its_own_follows_the_guard_of_the_one_that_signs() {
+    let site = Site::new(KeyKind::P256);
+    let text = fs::read_to_string(site.path("goodstanding.toml")).unwrap();
+    site.configure(&format!("{text}[capacity]\nlease = \"1m\"\n"));
+    limited(&site, "two-tier.toml");
+    site.good_and_revoked();
+    let bench = ["hsm", "bench", "--algorithm", "p256", "--sessions", "2", "--seconds", "0.2"];
+    site.goodstanding(&bench).ok();
+    fs::rename(site.path("softhsm/tokens"), site.path("softhsm/gone")).unwrap();
+    fs::create_dir(site.path("softhsm/tokens")).unwrap();
+    age_answers(&site, 24_300);
+    let capacity = || call(&site, "GET", "/v1/capacity").made().1;
+
+    let _limiter = Server::start_with(&site, &["--role", "control"]);
+    assert_eq!(capacity()["pressure"]["multiplier"], 1.0, "no guard has ever reported");
+    let signer = SignerProcess::start(&site);
+    let (told, _) = eventually("the guard's word", Duration::from_secs(60), || {
+        let told = capacity();
+        (told["pressure"]["multiplier"].as_f64().unwrap() < 1.0).then_some(told)
+    });
+    let multiplier = told["pressure"]["multiplier"].as_f64().unwrap();
+    assert!((0.4..0.6).contains(&multiplier), "{told}");
+    assert_eq!((&told["lever"], &told["tokens"][0]["name"]), (&json!("throttle"), &json!("hsm-a")), "{told}");
+
+    assert_eq!(order(&site, &["a.example.org"]).made().0, 201);
+    let (code, refusal) = order(&site, &["b.example.org"]).made();
+    assert_eq!((code, &refusal["cause"]), (429, &json!("tightened")), "{refusal}");
+    assert_eq!((&refusal["nominal"], &refusal["effective"]), (&json!(3), &json!(1)), "{refusal}");
+    assert!(refusal["capacity"]["utilisation"].is_number(), "{refusal}");
+    // The command line tells the same.
+    let forecast = refusal["capacity"]["forecast"].as_str().unwrap();
+    let show = ["limits", "show", "--domain", "example.org"];
+    site.goodstanding(&show).ok().says(&[
+        "signing capacity is short: limits that follow it are at",
+        "signing is behind",
+        "utilisation ",
+        &format!("forecast: {forecast}"),
+        "expected to ease at 20",
+        "1 of 1 (nominally 3)",
+    ]);
+    let shown = site.json(&show);
+    let same = shown["pressure"]["multiplier"].as_f64().unwrap() - multiplier;
+    assert!(same.abs() < 0.05 && shown["limits"][0]["tiers"][0]["effective"] == 1, "{shown}");
+
+    // Nobody says anything any more: the lease runs out, to the safe multiplier and no further.
+    drop(signer);
+    let (blind, _) = eventually("the end of the lease", Duration::from_secs(90), || {
+        let told = capacity();
+        (told["pressure"]["multiplier"] == 0.25 && told["state"] == "blind").then_some(told)
+    });
+    assert_eq!(blind["pressure"]["state"], "blind", "{blind}");
 }
 
 #[test]

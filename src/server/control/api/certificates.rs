@@ -12,11 +12,12 @@ use super::document::Document;
 use super::input::{self, InPath, Json, Time};
 use super::issued::Issued;
 use super::{Services, fresh};
+use crate::limits::KnownCertificate;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::presign::desk::Progress;
 use crate::server::control::Problem;
 use crate::store::{
-    CertificateEntry, CertificateKey, CertificateState, IssuerId, IssuerRecord, StatusChange,
+    CertificateEntry, CertificateKey, CertificateRecord, CertificateState, IssuerRecord, StatusChange,
 };
 
 /// How long a call waits for the signature, unless `Prefer: wait=SECONDS` says otherwise.
@@ -24,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest wait that can be asked for.
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long the keeper may take to say what stands in the way of a certificate: it says so between two
+/// portions of its work.
+const OBSTACLES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A certificate to register, told instead of sent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -142,14 +147,18 @@ pub(super) async fn register(
     let patience = patience(&parts.headers)?;
     let body = input::read(body).await?;
     let issuers = services.store.issuers().await?;
-    let (issuer, entry) = if input::media_type(&parts.headers) == "application/json" {
-        told(&issuers, input::parse(&body)?)?
+    let (issuer, entry, known) = if input::media_type(&parts.headers) == "application/json" {
+        let (issuer, entry) = told(&issuers, input::parse(&body)?)?;
+        (issuer, entry, None)
     } else {
         let taken = "application/json, application/pkix-cert (DER) or application/x-pem-file";
         let sent = Issued::read(&parts.headers, &body, &issuers, taken)?;
-        (sent.issuer, sent.entry())
+        let known = KnownCertificate::of(&sent.issuer.name, &sent.certificate, services.clock.now());
+        (sent.issuer, sent.entry(), known)
     };
     let registered = services.store.register(issuer.id, std::slice::from_ref(&entry)).await?;
+    // So that its renewal is known as one. A failure is mended by sending the same again.
+    services.limiter.remember_all(known.into_iter().collect(), services.clock.now()).await?;
     let state = services.store.certificate(issuer.id, &entry.serial).await?.ok_or_else(vanished)?;
     let changed = registered.unchanged == 0;
     let changed = outcome(&services, issuer, state, changed, patience).await?;
@@ -194,7 +203,7 @@ pub(super) async fn revoke(
         let detail = format!("{time} is in the future: an answer cannot say that it was revoked then.");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY).detail(detail));
     }
-    let preset = (services.policy)(issuer.id).preset();
+    let preset = services.policies.load().of(issuer.id).freshness.preset();
     if asked.reason == Some(Reason::CertificateHold) && !preset.allows_hold() {
         let detail = format!(
             "The preset {preset} bars certificateHold (Baseline Requirements 4.9.13); the preset private allows it."
@@ -408,15 +417,14 @@ async fn again(services: &Services, state: CertificateState) -> Result<Certifica
 
 async fn document(services: &Services, issuer: &str, state: &CertificateState) -> Result<Document, Problem> {
     let responders = services.store.responders().await?;
-    let policy = policy(services, state.certificate.issuer);
-    Ok(Document::new(issuer, state, &responders, &policy, services.clock.now()))
+    let CertificateRecord { key, issuer: id, .. } = state.certificate;
+    let obstacles = services.desk.obstacles(key, id, OBSTACLES_PATIENCE).await;
+    let policies = services.policies.load();
+    Ok(Document::new(issuer, state, &responders, &policies, obstacles, services.clock.now()))
 }
 
-fn policy(services: &Services, issuer: IssuerId) -> crate::ocsp::Freshness {
-    (services.policy)(issuer)
-}
-
-pub(super) fn location(issuer: &str, serial: &Serial) -> String {
+/// Where the control API shows a certificate.
+pub fn location(issuer: &str, serial: &Serial) -> String {
     let issuer = percent_encoding::utf8_percent_encode(issuer, percent_encoding::NON_ALPHANUMERIC);
     format!("/v1/certificates/{issuer}/{serial}")
 }

@@ -5,7 +5,10 @@ use utoipa::ToSchema;
 
 use super::input::Time;
 use crate::clock::UnixTime;
-use crate::ocsp::{CrlReason, Freshness};
+use crate::ocsp::CrlReason;
+use crate::presign::Policies;
+use crate::presign::engine::{Obstacle, Obstacles};
+use crate::presign::standing::{self, Condition, Standing};
 use crate::store::{CertificateState, ResponderRecord, StoredAnswer};
 
 /// A certificate.
@@ -41,6 +44,9 @@ pub(super) struct Document {
     pub(super) answer: Option<Answer>,
     /// What happens next, and why.
     pub(super) next: String,
+    /// What stands in the way of it, where something does; left out by a process that does not sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signing: Option<Signing>,
 }
 
 /// `good` or `revoked`.
@@ -51,26 +57,12 @@ pub(super) enum Status {
     Revoked,
 }
 
-/// How a stored answer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Condition {
-    /// Served, and not to be signed anew yet.
-    Fresh,
-    /// Served, and to be signed anew.
-    Due,
-    /// Past the legal deadline for a new one.
-    Stale,
-    /// Past nextUpdate: not served.
-    Expired,
-    /// Signed before the status changed: not served.
-    Superseded,
-}
-
 /// A stored answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Answer {
-    /// How it stands.
+    /// How it stands: `fresh`; `due` for a new one; `stale`, past the legal deadline for one; `expired`,
+    /// past nextUpdate, or `superseded`, signed before the status changed, which are not served.
+    #[schema(value_type = String, example = "fresh", pattern = "^(fresh|due|stale|expired|superseded)$")]
     pub(super) state: Condition,
     /// The version of the certificate that it was signed for.
     pub(super) version: i64,
@@ -95,13 +87,60 @@ pub(super) struct Answer {
     pub(super) algorithm: Option<String>,
 }
 
+/// What stands in the way of a certificate's next answer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Signing {
+    /// Its last attempt failed; it is tried again with growing waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine: Option<InTheWay>,
+    /// Nothing of its issuer is signed at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_on_hold: Option<InTheWay>,
+}
+
+/// Why signing does not get on.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct InTheWay {
+    /// Why, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// When it failed first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Time>,
+    /// How often it failed.
+    failures: u32,
+    /// When it is tried again, at the earliest.
+    next_try: Time,
+}
+
+impl From<Obstacle> for InTheWay {
+    fn from(obstacle: Obstacle) -> Self {
+        Self {
+            reason: obstacle.reason,
+            since: obstacle.since.map(Time),
+            failures: obstacle.failures,
+            next_try: Time(obstacle.next_try),
+        }
+    }
+}
+
+impl From<Obstacles> for Signing {
+    fn from(obstacles: Obstacles) -> Self {
+        Self {
+            quarantine: obstacles.quarantine.map(InTheWay::from),
+            issuer_on_hold: obstacles.hold.map(InTheWay::from),
+        }
+    }
+}
+
 impl Document {
     /// The certificate as it is at `now`.
     pub(super) fn new(
         issuer: &str,
         state: &CertificateState,
         responders: &[ResponderRecord],
-        freshness: &Freshness,
+        policies: &Policies,
+        obstacles: Option<Obstacles>,
         now: UnixTime,
     ) -> Self {
         let certificate = &state.certificate;
@@ -116,8 +155,9 @@ impl Document {
             not_before: certificate.not_before.map(Time),
             not_after: Time(certificate.not_after),
             shard: certificate.key.shard.0,
-            answer: state.answer.as_ref().map(|answer| describe(answer, state, responders, freshness, now)),
-            next: next(state, freshness, now),
+            answer: state.answer.as_ref().map(|answer| describe(answer, state, responders, policies, now)),
+            next: standing::next(state, policies, now),
+            signing: obstacles.map(Signing::from),
         }
     }
 }
@@ -126,22 +166,10 @@ fn describe(
     answer: &StoredAnswer,
     state: &CertificateState,
     responders: &[ResponderRecord],
-    freshness: &Freshness,
+    policies: &Policies,
     now: UnixTime,
 ) -> Answer {
-    let due_at = freshness.due_at(answer.this_update, answer.next_update, &state.certificate.serial);
-    let stale_at = freshness.stale_at(answer.this_update, answer.next_update);
-    let condition = if answer.version != state.certificate.version {
-        Condition::Superseded
-    } else if answer.next_update < now {
-        Condition::Expired
-    } else if stale_at <= now {
-        Condition::Stale
-    } else if due_at <= now {
-        Condition::Due
-    } else {
-        Condition::Fresh
-    };
+    let Standing { condition, due_at, stale_at } = Standing::of(answer, &state.certificate, policies, now);
     let signer = responders.iter().find(|responder| responder.number == answer.responder);
     let signer = signer.map(|record| &record.responder);
     Answer {
@@ -155,25 +183,5 @@ fn describe(
         token: signer.map(|signer| signer.token.clone()),
         key: signer.map(|signer| signer.key.clone()),
         algorithm: signer.map(|signer| signer.algorithm.clone()),
-    }
-}
-
-fn next(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> String {
-    let certificate = &state.certificate;
-    if certificate.not_after < now {
-        return "nothing: it has expired and is answered unauthorized (RFC 9919 section 3.2.3)".to_owned();
-    }
-    if let Some(not_before) = certificate.not_before.filter(|not_before| now < *not_before) {
-        return format!("its first answer at {not_before}, when it comes into force");
-    }
-    match &state.answer {
-        None => "its first answer, now".to_owned(),
-        Some(answer) if answer.version != certificate.version => {
-            format!("an answer for version {}, now: its status changed", certificate.version)
-        }
-        Some(answer) => {
-            let due = freshness.due_at(answer.this_update, answer.next_update, &certificate.serial);
-            if due <= now { "a new answer now".to_owned() } else { format!("a new answer at {due}") }
-        }
     }
 }

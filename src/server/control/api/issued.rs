@@ -1,11 +1,10 @@
 //! A certificate as the body of a request, and whose it is.
 
 use axum::http::{HeaderMap, StatusCode};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::input;
 use crate::import::certificates::KnownIssuer;
+use crate::limits::IssuedCertificate;
 use crate::ocsp::Certificate;
 use crate::server::control::Problem;
 use crate::store::{CertificateEntry, IssuerRecord};
@@ -61,20 +60,9 @@ impl<'i> Issued<'i> {
         }
     }
 
-    /// Its name in the limiter's lists.
-    pub(super) fn name(&self) -> String {
-        format!("{}/{}", self.issuer.name, self.certificate.serial())
-    }
-
-    /// Its name for ARI (RFC 9773 section 4.1); none without an authority key identifier.
-    pub(super) fn ari(&self) -> Option<String> {
-        let authority = self.certificate.authority_key_identifier()?;
-        let serial = self.certificate.serial();
-        Some(format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(authority),
-            URL_SAFE_NO_PAD.encode(serial.as_der_content())
-        ))
+    /// What the limiter is told of it.
+    pub(super) fn issued(&self) -> IssuedCertificate {
+        IssuedCertificate::of(&self.issuer.name, &self.certificate)
     }
 }
 

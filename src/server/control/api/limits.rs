@@ -15,8 +15,8 @@ use super::input::{self, InPath, InQuery, Json, Time};
 use super::issued::Issued;
 use super::{Services, fresh};
 use crate::limits::{
-    Decision, IssuedCertificate, LimitsError, OrderId, OrderRequest, Outcome, ReleaseCause, Subject,
-    rate_limit, rate_limit_policy,
+    self, Decision, LimitsError, Mismatch, OrderId, OrderRequest, Outcome, ReleaseCause, Subject, rate_limit,
+    rate_limit_policy,
 };
 use crate::server::control::Problem;
 use crate::server::control::access::Caller;
@@ -197,6 +197,7 @@ pub(super) async fn view(
         (status = 202, description = "It counts; its answer is not signed yet.", body = Delivered,
             headers(("Retry-After" = u64, description = "When it may be expected, in seconds."), ("Location" = String, description = "Where the certificate is shown."))),
         (status = 409, description = "The order has another certificate.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Its names are not those of the order, which stays reserved; or it is no certificate of a known issuer.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn deliver(
@@ -212,8 +213,13 @@ pub(super) async fn deliver(
     let issued = Issued::read(&parts.headers, &body, &issuers, taken)?;
     let entry = issued.entry();
     // Counted first: a failure after it is mended by sending the same again.
-    let certificate =
-        IssuedCertificate { name: issued.name(), ari: issued.ari(), not_after: entry.not_after };
+    let certificate = issued.issued();
+    let order = services.limiter.view(OrderId(id)).await?;
+    // An order that has another certificate already is refused for that.
+    if order.certificate.is_none_or(|known| known == certificate.name) {
+        limits::same_names(&order.identifiers, &issued.certificate)
+            .map_err(|mismatch| other_names(id, &order.identifiers, mismatch))?;
+    }
     let detail = json!({ "order": id, "certificate": certificate.name });
     let committed = services.limiter.commit(OrderId(id), certificate).await?;
     if !committed.repeated {
@@ -234,6 +240,25 @@ pub(super) async fn deliver(
     let mut response = fresh((status, axum::Json(body)).into_response());
     certificates::mark(&mut response, retry_after, &certificates::location(&issuer.name, &entry.serial));
     Ok(response)
+}
+
+/// The certificate is not the one that was ordered: nothing was counted, and the order holds its places.
+fn other_names(id: i64, ordered: &[String], mismatch: Mismatch) -> Problem {
+    let Mismatch { missing, surplus } = mismatch;
+    let part = |names: &[String], what: &str| match names {
+        [] => String::new(),
+        names => format!(" {what}: {}.", names.join(", ")),
+    };
+    let detail = format!(
+        "The names of this certificate are not those of the order {id}, which holds its places as before.{}{} Hand in the certificate that was ordered, or give the order up and make another one.",
+        part(&missing, "It lacks"),
+        part(&surplus, "It has what was not ordered"),
+    );
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+        .detail(detail)
+        .member("ordered", ordered.to_vec())
+        .member("missing", missing)
+        .member("surplus", surplus)
 }
 
 /// Give an order up: its places are free again.
@@ -282,7 +307,7 @@ pub(super) async fn show(
 /// Show what the HSMs carry, and what that means for new certificates.
 #[utoipa::path(
     get, path = "/v1/capacity", tag = "limits", operation_id = "showCapacity",
-    responses((status = 200, description = "The guard's report in a process with a guard; in any, the pressure on the limits and the limiter's decisions.", body = Object)),
+    responses((status = 200, description = "The guard's report, of this process or the one that signs, once there was one; the pressure on the limits and the limiter's decisions.", body = Object)),
 )]
 pub(super) async fn capacity(State(services): State<Services>) -> Response {
     let now = services.clock.now();

@@ -13,6 +13,7 @@ mod openapi;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -20,19 +21,17 @@ use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use tokio::sync::watch;
 
+pub use self::certificates::location as certificate_path;
 use super::access::{Gate, Scope, require};
 use super::problem::Problem;
 use crate::clock::SharedClock;
 use crate::limits::{Limiter, Pressure};
-use crate::ocsp::Freshness;
+use crate::presign::Policies;
 use crate::presign::desk::Desk;
-use crate::store::{IssuerId, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The longest body of a request: a large certificate in PEM.
 pub const BODY_MAX: usize = 64 * 1024;
-
-/// Validity and refresh of an issuer's answers, as they are now.
-pub type Policy = Arc<dyn Fn(IssuerId) -> Freshness + Send + Sync>;
 
 /// The guard's report as a JSON document.
 pub type CapacityReport = Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>;
@@ -46,13 +45,13 @@ pub struct Services {
     pub clock: SharedClock,
     /// The running keeper, who signs and shelves what the API changes.
     pub desk: Desk,
-    /// Validity and refresh.
-    pub policy: Policy,
+    /// What the answers of each issuer are held to, as it is now.
+    pub policies: Arc<ArcSwap<Policies>>,
     /// Who decides on new accounts and certificates.
     pub limiter: Limiter,
     /// What the guard tells the limiter.
     pub pressure: watch::Receiver<Pressure>,
-    /// The guard's report, in a process that has a guard; none before its first.
+    /// The guard's report, its own or another process's; none before the first.
     pub capacity: Option<CapacityReport>,
 }
 
