@@ -29,7 +29,7 @@ pub(super) fn profile(text: &str) -> Result<Profile, Vec<Problem>> {
         if !web || help.contains(|c: char| c.is_whitespace() || "<>\"".contains(c)) || !help.is_ascii() {
             problems.add(&span, "help must be the http(s) URL of a page that explains the limits");
         }
-        profile.help = help;
+        profile.help = help.into();
     }
     let reservation = root.duration("reservation", &mut problems);
     if let Some(reservation) = reservation {
@@ -98,7 +98,7 @@ fn limit(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Option<Limit
         }
     };
     Some(Limit {
-        name: name?.0,
+        name: name?.0.into(),
         counts: counts?,
         per,
         tiers: tiers?,
