@@ -50,7 +50,7 @@ fn read(settings: &Settings) -> Result<Profile, AppError> {
     let profile = settings.limits_profile.as_deref().map(Profile::load).transpose()?;
     let mut profile = profile.unwrap_or_else(Profile::unlimited);
     if let Some(help) = &settings.limits_help {
-        profile.help.clone_from(help);
+        profile.help = help.as_str().into();
     }
     Ok(profile)
 }

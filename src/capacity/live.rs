@@ -268,9 +268,9 @@ pub fn pressure(report: &Report, lease: Duration, safe: f64) -> Pressure {
             State::Red => GuardState::Red,
             State::Blind => GuardState::Blind,
         },
-        reason: report.reason.clone(),
+        reason: report.reason.as_str().into(),
         utilisation: report.utilisation,
-        forecast: (report.state != State::Blind).then(|| report.forecast()),
+        forecast: (report.state != State::Blind).then(|| report.forecast().into()),
         eases_at: report.eases_at,
         lease: Some(Lease { published_at: report.at, lasts: lease, safe_multiplier: safe }),
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::charges::marks;
+use super::fingerprint::{ByFingerprint, Fingerprint, Secret};
 use super::identifiers::key_of;
 use super::overrides::Override;
 use super::profile::{Limit, Profile};
@@ -25,7 +26,8 @@ pub struct Book {
     position: LedgerPosition,
     records: HashMap<LedgerId, Arc<LedgerRecord>>,
     /// A map of keys for each limit of the profile.
-    windows: Vec<HashMap<Box<str>, Window>>,
+    windows: Vec<ByFingerprint<Window>>,
+    secret: Secret,
     idempotency: HashMap<Box<str>, LedgerId>,
     /// Issued orders by their exact set of identifiers.
     issued: HashMap<Box<str>, Vec<LedgerId>>,
@@ -51,7 +53,8 @@ impl Book {
     #[must_use]
     pub fn new(profile: Arc<Profile>) -> Self {
         Self {
-            windows: vec![HashMap::new(); profile.limits.len()],
+            windows: vec![ByFingerprint::default(); profile.limits.len()],
+            secret: Secret::default(),
             profile,
             position: LedgerPosition::default(),
             records: HashMap::new(),
@@ -157,7 +160,7 @@ impl Book {
     /// How many keys have events, over all limits.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.windows.iter().map(HashMap::len).sum()
+        self.windows.iter().map(ByFingerprint::len).sum()
     }
 
     /// The record made with an idempotency key.
@@ -167,7 +170,18 @@ impl Book {
 
     /// The events of a key of the limit at `place` in the profile.
     pub(super) fn window(&self, place: usize, key: &str) -> Option<&Window> {
-        self.windows.get(place)?.get(key)
+        self.window_of(place, self.fingerprint(place, key)?)
+    }
+
+    /// What stands for a key of the limit at `place`; none where no key of it has events.
+    pub(super) fn fingerprint(&self, place: usize, key: &str) -> Option<Fingerprint> {
+        self.windows.get(place).filter(|windows| !windows.is_empty())?;
+        Some(self.secret.fingerprint(key))
+    }
+
+    /// The events of the key that a fingerprint stands for.
+    pub(super) fn window_of(&self, place: usize, key: Fingerprint) -> Option<&Window> {
+        self.windows.get(place)?.get(&key)
     }
 
     /// The override in force for a key.
@@ -175,7 +189,7 @@ impl Book {
         if self.overrides.is_empty() {
             return None;
         }
-        self.overrides.get(limit.name.as_str())?.get(key).filter(|set| now < set.until)
+        self.overrides.get(&*limit.name)?.get(key).filter(|set| now < set.until)
     }
 
     /// Every override that has not ended, by limit and key.
@@ -207,7 +221,7 @@ impl Book {
         let id = record.id;
         for (place, key, mark) in marks(&self.profile, &record.entry) {
             let longest = self.profile.limits[place].longest();
-            let window = self.windows[place].entry(key.into_boxed_str()).or_default();
+            let window = self.windows[place].entry(self.secret.fingerprint(&key)).or_default();
             window.add(id, mark);
             window.forget(now.minus(longest).minus(SLACK));
         }
@@ -251,10 +265,11 @@ impl Book {
         let record = self.records.remove(&id)?;
         self.ends.remove(&(record.keep_until, id));
         for (place, key, mark) in marks(&self.profile, &record.entry) {
-            if let Some(window) = self.windows[place].get_mut(key.as_str()) {
+            let key = self.secret.fingerprint(&key);
+            if let Some(window) = self.windows[place].get_mut(&key) {
                 window.remove(id, mark);
                 if window.is_empty() {
-                    self.windows[place].remove(key.as_str());
+                    self.windows[place].remove(&key);
                 }
             }
         }

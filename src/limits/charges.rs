@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::identifiers::{domain_of, key_of};
 use super::profile::{Counts, Limit, Per, Profile};
 use super::window::Mark;
@@ -20,40 +22,43 @@ pub(super) struct Who<'a> {
     pub(super) identifiers: &'a [String],
 }
 
+/// Nearly always one.
+pub(super) type Keys<'a> = SmallVec<[Cow<'a, str>; 1]>;
+
 /// The keys of a limit that this touches, each once.
-pub(super) fn keys<'a>(limit: &Limit, who: Who<'a>) -> Vec<Cow<'a, str>> {
+pub(super) fn keys<'a>(limit: &Limit, who: Who<'a>) -> Keys<'a> {
     match limit.per {
         Per::Ip { ipv6 } => who.ip.map(|ip| Cow::Owned(ipv6.key(ip))).into_iter().collect(),
         Per::Ipv6Range { ipv6 } => match who.ip.map(|ip| ip.to_canonical()) {
-            Some(ip @ IpAddr::V6(_)) => vec![Cow::Owned(ipv6.key(ip))],
-            _ => Vec::new(),
+            Some(ip @ IpAddr::V6(_)) => smallvec![Cow::Owned(ipv6.key(ip))],
+            _ => Keys::new(),
         },
         Per::Account => who.account.map(Cow::Borrowed).into_iter().collect(),
         Per::Domain { ipv6 } => {
-            let mut domains: Vec<_> = who.identifiers.iter().map(|text| domain_of(text, ipv6)).collect();
+            let mut domains: Keys<'_> = who.identifiers.iter().map(|text| domain_of(text, ipv6)).collect();
             if domains.len() > 1 {
                 domains.sort_unstable();
                 domains.dedup();
             }
             domains
         }
-        Per::Identifiers if who.identifiers.is_empty() => Vec::new(),
+        Per::Identifiers if who.identifiers.is_empty() => Keys::new(),
         Per::Identifiers => match who.identifiers {
-            [one] => vec![Cow::Borrowed(one.as_str())],
-            several => vec![Cow::Owned(key_of(several))],
+            [one] => smallvec![Cow::Borrowed(one.as_str())],
+            several => smallvec![Cow::Owned(key_of(several))],
         },
         Per::AccountAndIdentifier => {
-            let Some(account) = who.account else { return Vec::new() };
+            let Some(account) = who.account else { return Keys::new() };
             let of_one = |text: &String| Cow::Owned(account_and_identifier(account, text));
             who.identifiers.iter().map(of_one).collect()
         }
-        Per::Everything => vec![Cow::Borrowed(EVERYBODY)],
+        Per::Everything => smallvec![Cow::Borrowed(EVERYBODY)],
     }
 }
 
 /// The key of one identifier of one account.
 pub(super) fn account_and_identifier(account: &str, identifier: &str) -> String {
-    format!("{account} {identifier}")
+    [account, " ", identifier].concat()
 }
 
 /// What an entry puts into the windows: the limit's place in the profile, the key, the mark.

@@ -1,7 +1,11 @@
 //! The decision: everything that counts and one request in, yes or no and why out.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::book::Book;
 use super::charges::{Who, keys};
@@ -68,7 +72,7 @@ pub fn decide(
         },
         pressure: &pressure,
     };
-    let mut found = Found::default();
+    let mut found = Found { limits: Vec::with_capacity(profile.limits.len()), ..Found::default() };
     judge.limits(ask, &mut found);
     if judge.multiplier <= 0.0 {
         found.refusals.insert(0, judge.shut());
@@ -96,7 +100,7 @@ pub fn decide(
         shadow: found.shadow,
         repeated: false,
         pressure,
-        help: profile.help.clone(),
+        help: Arc::clone(&profile.help),
     };
     (decision, entry)
 }
@@ -226,24 +230,34 @@ impl Judge<'_> {
             }
         };
         let registration = matches!(ask, Ask::Registration(_));
+        let mut asked: SmallVec<[_; 8]> = SmallVec::new();
+        let mut fingerprints: SmallVec<[_; 8]> = SmallVec::new();
         for (place, limit) in self.profile.limits.iter().enumerate() {
             if (limit.counts == Counts::Registrations) != registration {
                 continue;
             }
             for key in keys(limit, who) {
-                self.limit(place, limit, &key, found);
+                fingerprints.push((place, self.book.fingerprint(place, &key)));
+                asked.push((limit, key));
             }
+        }
+        // Found one right after the other: no cache holds them, and the processor waits for all at once.
+        let mut windows: SmallVec<[_; 8]> = SmallVec::new();
+        for (place, key) in fingerprints {
+            windows.push(key.and_then(|key| self.book.window_of(place, key)));
+        }
+        for ((limit, key), window) in asked.into_iter().zip(windows) {
+            self.limit(limit, key, window, found);
         }
     }
 
     /// Looks at one key of one limit.
-    fn limit(&self, place: usize, limit: &Limit, key: &str, found: &mut Found) {
-        let set = self.book.override_of(limit, key, self.now);
+    fn limit(&self, limit: &Limit, key: Cow<'_, str>, window: Option<&Window>, found: &mut Found) {
+        let set = self.book.override_of(limit, &key, self.now);
         let exempt = self.renewal && limit.renewals_exempt;
         if exempt && !set.is_some_and(Override::blocks) {
             return;
         }
-        let window = self.book.window(place, key);
         let state = self.state(limit, key, set, window);
         // The tier that refuses for longest.
         let mut worst: Option<(usize, Option<UnixTime>)> = None;
@@ -261,7 +275,7 @@ impl Judge<'_> {
             }
         }
         if let Some((at, retry_at)) = worst {
-            let refusal = self.refusal(limit, key, set, window, &state.tiers[at], retry_at);
+            let refusal = self.refusal(limit, &state.key, set, window, &state.tiers[at], retry_at);
             if limit.shadow { &mut found.shadow } else { &mut found.refusals }.push(refusal);
         }
         found.limits.push(state);
@@ -271,16 +285,16 @@ impl Judge<'_> {
     pub(super) fn state(
         &self,
         limit: &Limit,
-        key: &str,
+        key: Cow<'_, str>,
         set: Option<&Override>,
         window: Option<&Window>,
     ) -> LimitState {
         let tiers = set.map_or(limit.tiers.as_slice(), |set| set.tiers.as_slice());
         LimitState {
-            limit: limit.name.clone(),
+            limit: Arc::clone(&limit.name),
             counts: limit.counts,
             per: limit.per,
-            key: key.to_owned(),
+            key: key.into_owned(),
             shadow: limit.shadow,
             override_until: set.map(|set| set.until),
             tiers: tiers.iter().map(|tier| self.tier(limit, *tier, window)).collect(),
@@ -292,7 +306,7 @@ impl Judge<'_> {
         let count = window.map_or(0, |window| window.count(self.now, tier.period));
         let resets_at = window.and_then(|window| {
             if count < effective {
-                window.present(self.now, tier.period).next().map(|event| event.leaves)
+                window.first_leaves(self.now, tier.period)
             } else {
                 window.frees(self.now, tier.period, effective)
             }
@@ -343,7 +357,7 @@ impl Judge<'_> {
                 (_, true) => RefusalCause::Tightened,
                 (_, false) => RefusalCause::Limit,
             },
-            limit: limit.name.clone(),
+            limit: limit.name.to_string(),
             counts: Some(limit.counts),
             per: Some(limit.per),
             key: key.to_owned(),
@@ -366,8 +380,8 @@ impl Judge<'_> {
             multiplier: self.multiplier,
             state: self.pressure.state,
             utilisation: self.pressure.utilisation,
-            forecast: self.pressure.forecast.clone(),
-            reason: self.pressure.reason.clone(),
+            forecast: self.pressure.forecast.as_deref().map(ToOwned::to_owned),
+            reason: self.pressure.reason.to_string(),
             eases_at: self.pressure.eases_at.filter(|at| *at > self.now),
         }
     }
@@ -445,7 +459,7 @@ fn warnings(profile: &Profile, limits: &[LimitState]) -> Vec<Warning> {
                     >= u128::from(tier.effective) * u128::from(profile.warn_percent)
         })
         .map(|(state, tier)| Warning {
-            limit: state.limit.clone(),
+            limit: state.limit.to_string(),
             key: state.key.clone(),
             tier: tier.tier,
             count: tier.count,

@@ -1,8 +1,10 @@
 //! What was decided, with everything that a refusal must say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::profile::{Counts, Per};
 use super::tier::Tier;
@@ -36,7 +38,8 @@ pub struct Decision {
     /// The guard's pressure, as of now.
     pub pressure: Pressure,
     /// The page that explains the limits.
-    pub help: String,
+    #[serde(serialize_with = "times::text")]
+    pub help: Arc<str>,
 }
 
 /// Whether a request may go on.
@@ -168,7 +171,8 @@ pub struct Counted {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitState {
     /// The limit's name.
-    pub limit: String,
+    #[serde(serialize_with = "times::text")]
+    pub limit: Arc<str>,
     /// What it counts.
     pub counts: Counts,
     /// For whom.
@@ -181,7 +185,8 @@ pub struct LimitState {
     #[serde(serialize_with = "times::optional_time")]
     pub override_until: Option<UnixTime>,
     /// Its tiers.
-    pub tiers: Vec<TierState>,
+    #[serde(serialize_with = "times::list")]
+    pub tiers: SmallVec<[TierState; 1]>,
 }
 
 /// How a tier stands for a key.

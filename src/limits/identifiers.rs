@@ -95,9 +95,11 @@ impl fmt::Display for Identifier {
 /// address itself, the network of an IPv6 address.
 #[must_use]
 pub(super) fn domain_of(text: &str, ipv6: PrefixLength) -> Cow<'_, str> {
-    match text.parse() {
-        Ok(ip) => Cow::Owned(ipv6.key(ip)),
-        Err(_) => Cow::Borrowed(registered_domain(text.strip_prefix("*.").unwrap_or(text))),
+    // No name has a colon, nor a number for its last label.
+    let may_be_ip = text.ends_with(|last: char| last.is_ascii_digit()) || text.contains(':');
+    match may_be_ip.then(|| text.parse()) {
+        Some(Ok(ip)) => Cow::Owned(ipv6.key(ip)),
+        _ => Cow::Borrowed(registered_domain(text.strip_prefix("*.").unwrap_or(text))),
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn entry(
 ) -> Result<OverrideEntry, LimitsError> {
     let refused = |why: String| LimitsError::Override(why);
     let Some((_, limit)) = profile.limit(&new.limit) else {
-        let known: Vec<_> = profile.limits.iter().map(|limit| limit.name.as_str()).collect();
+        let known: Vec<_> = profile.limits.iter().map(|limit| &*limit.name).collect();
         return Err(refused(format!(
             "the profile {} has no limit {:?}; it has {}",
             profile.name,
@@ -124,7 +124,7 @@ pub(super) fn entry(
     let tiers = tiers(limit, &new.allow)?;
     Ok(OverrideEntry {
         at: now,
-        limit: limit.name.clone(),
+        limit: limit.name.to_string(),
         key,
         tiers: tiers.iter().map(ToString::to_string).collect(),
         until: new.until,

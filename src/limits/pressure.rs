@@ -1,5 +1,6 @@
 //! What the capacity guard tells the limiter.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -29,11 +30,13 @@ pub struct Pressure {
     /// The guard's state.
     pub state: GuardState,
     /// Why the multiplier is what it is, as a clause that a customer may read: no blame in it.
-    pub reason: String,
+    #[serde(serialize_with = "times::text")]
+    pub reason: Arc<str>,
     /// U: demand over usable capacity, 1 for a fleet that just fits.
     pub utilisation: Option<f64>,
     /// What the guard foresees, as a clause.
-    pub forecast: Option<String>,
+    #[serde(serialize_with = "times::optional_text")]
+    pub forecast: Option<Arc<str>>,
     /// When the multiplier is expected to be 1 again.
     #[serde(serialize_with = "times::optional_time")]
     pub eases_at: Option<UnixTime>,
@@ -60,7 +63,7 @@ impl Pressure {
         Self {
             multiplier: 1.0,
             state: GuardState::Green,
-            reason: "signing capacity does not limit issuance".to_owned(),
+            reason: "signing capacity does not limit issuance".into(),
             utilisation: None,
             forecast: None,
             eases_at: None,
@@ -102,7 +105,8 @@ impl Pressure {
             pressure.reason = format!(
                 "the measurements of signing capacity are older than {}",
                 humantime::format_duration(lease.lasts / 2)
-            );
+            )
+            .into();
             pressure.forecast = None;
             pressure.eases_at = None;
         }

@@ -92,7 +92,7 @@ pub(super) fn standing(book: &Book, subject: &ReadSubject, pressure: &Pressure, 
         for key in keys(limit, who) {
             let set = book.override_of(limit, &key, now);
             let window = book.window(place, &key);
-            let state = judge.state(limit, &key, set, window);
+            let state = judge.state(limit, key, set, window);
             let longest = state.tiers.iter().map(|tier| tier.tier.period).max().unwrap_or_default();
             let present = window.into_iter().flat_map(|window| window.present(now, longest));
             let counted = present
@@ -105,7 +105,7 @@ pub(super) fn standing(book: &Book, subject: &ReadSubject, pressure: &Pressure, 
     }
     Standing {
         profile: profile.name.clone(),
-        help: profile.help.clone(),
+        help: profile.help.to_string(),
         at: now,
         pressure,
         limits,

@@ -172,7 +172,7 @@ fn policy_name(state: &LimitState, tier: &TierState) -> String {
     if state.tiers.len() > 1 {
         format!("{}-{}", state.limit, super::tier::short(tier.tier.period))
     } else {
-        state.limit.clone()
+        state.limit.to_string()
     }
 }
 
@@ -188,7 +188,7 @@ fn told(decision: &Decision) -> Vec<(String, &TierState)> {
     let mut told: Vec<(String, &TierState)> = Vec::new();
     for state in decision.limits.iter().filter(|state| !state.shadow) {
         // With a refusal only what refuses: Retry-After is not before any `t` then.
-        let refuses = refused.contains(&(state.limit.as_str(), state.key.as_str()));
+        let refuses = refused.contains(&(&*state.limit, state.key.as_str()));
         for tier in &state.tiers {
             if decision.order().is_none() && !(refuses && tier.remaining == 0) {
                 continue;

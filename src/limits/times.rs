@@ -1,6 +1,9 @@
-//! Times as JSON shows them.
+//! Times, and what is shared or kept in place, as JSON shows them.
 
-use serde::Serializer;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use smallvec::{Array, SmallVec};
 
 use crate::clock::UnixTime;
 
@@ -15,4 +18,23 @@ pub(super) fn optional_time<S: Serializer>(time: &Option<UnixTime>, to: S) -> Re
         Some(time) => to.collect_str(time),
         None => to.serialize_none(),
     }
+}
+
+/// A text that is shared.
+pub(super) fn text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+/// A text that is shared, or null.
+pub(super) fn optional_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(to)
+}
+
+/// A list that is kept in place.
+pub(super) fn list<S, A>(list: &SmallVec<A>, to: S) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+    A: Array<Item: Serialize>,
+{
+    list.as_slice().serialize(to)
 }

@@ -1,5 +1,6 @@
 //! One request on top of everything before it: what is answered, and the record to write for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::LimitsError;
@@ -95,7 +96,7 @@ impl<'b> Turn<'b> {
             shadow: Vec::new(),
             repeated: true,
             pressure: self.pressure.at(self.now),
-            help: profile.help.clone(),
+            help: Arc::clone(&profile.help),
         })
     }
 

@@ -28,30 +28,27 @@ pub struct Present {
 
 type Marks = VecDeque<(UnixTime, LedgerId)>;
 
-/// The events of one key, each list in the order of its times.
+/// The events of one key. Nearly every key has one: that one is kept in place, so that a look at a
+/// window reads the line of memory that it was found in and no other.
 #[derive(Clone, Debug, Default)]
-pub struct Window {
+pub struct Window(Events);
+
+#[derive(Clone, Debug, Default)]
+enum Events {
+    #[default]
+    None,
+    One(LedgerId, Mark),
+    Many(Box<Lists>),
+}
+
+/// Each list in the order of its times.
+#[derive(Clone, Debug, Default)]
+struct Lists {
     counted: Marks,
     held: Marks,
 }
 
-impl Window {
-    /// Adds an event of a record.
-    pub fn add(&mut self, id: LedgerId, mark: Mark) {
-        let (marks, entry) = self.place(id, mark);
-        // Nearly always the last.
-        let at = marks.partition_point(|other| *other < entry);
-        marks.insert(at, entry);
-    }
-
-    /// Takes an event away; one that is not there is no matter.
-    pub fn remove(&mut self, id: LedgerId, mark: Mark) {
-        let (marks, entry) = self.place(id, mark);
-        if let Ok(at) = marks.binary_search(&entry) {
-            marks.remove(at);
-        }
-    }
-
+impl Lists {
     fn place(&mut self, id: LedgerId, mark: Mark) -> (&mut Marks, (UnixTime, LedgerId)) {
         match mark {
             Mark::Counted(at) => (&mut self.counted, (at, id)),
@@ -59,17 +56,83 @@ impl Window {
         }
     }
 
+    fn add(&mut self, id: LedgerId, mark: Mark) {
+        let (marks, entry) = self.place(id, mark);
+        // Nearly always the last.
+        let at = marks.partition_point(|other| *other < entry);
+        marks.insert(at, entry);
+    }
+
+    fn only(&self) -> Option<(LedgerId, Mark)> {
+        match (self.counted.len(), self.held.len()) {
+            (1, 0) => self.counted.front().map(|(at, id)| (*id, Mark::Counted(*at))),
+            (0, 1) => self.held.front().map(|(until, id)| (*id, Mark::Held(*until))),
+            _ => None,
+        }
+    }
+}
+
+impl Window {
+    /// Adds an event of a record.
+    pub fn add(&mut self, id: LedgerId, mark: Mark) {
+        match &mut self.0 {
+            Events::None => self.0 = Events::One(id, mark),
+            Events::One(first, of) => {
+                let mut lists = Lists::default();
+                lists.add(*first, *of);
+                lists.add(id, mark);
+                self.0 = Events::Many(Box::new(lists));
+            }
+            Events::Many(lists) => lists.add(id, mark),
+        }
+    }
+
+    /// Takes an event away; one that is not there is no matter.
+    pub fn remove(&mut self, id: LedgerId, mark: Mark) {
+        match &mut self.0 {
+            Events::One(one, of) if (*one, *of) == (id, mark) => self.0 = Events::None,
+            Events::None | Events::One(..) => {}
+            Events::Many(lists) => {
+                let (marks, entry) = lists.place(id, mark);
+                if let Ok(at) = marks.binary_search(&entry) {
+                    marks.remove(at);
+                }
+                self.shrink();
+            }
+        }
+    }
+
+    /// Puts what is left in its place when it is one.
+    fn shrink(&mut self) {
+        if let Events::Many(lists) = &self.0 {
+            if let Some((id, mark)) = lists.only() {
+                self.0 = Events::One(id, mark);
+            } else if lists.counted.is_empty() && lists.held.is_empty() {
+                self.0 = Events::None;
+            }
+        }
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.counted.is_empty() && self.held.is_empty()
+        matches!(self.0, Events::None)
     }
 
     /// Forgets events of before `since`, and places that were held until then at the latest.
     pub fn forget(&mut self, since: UnixTime) {
-        for marks in [&mut self.counted, &mut self.held] {
-            while marks.front().is_some_and(|(time, _)| *time <= since) {
-                marks.pop_front();
+        match &mut self.0 {
+            Events::One(_, Mark::Counted(time) | Mark::Held(time)) if *time <= since => {
+                self.0 = Events::None;
+            }
+            Events::None | Events::One(..) => {}
+            Events::Many(lists) => {
+                for marks in [&mut lists.counted, &mut lists.held] {
+                    while marks.front().is_some_and(|(time, _)| *time <= since) {
+                        marks.pop_front();
+                    }
+                }
+                self.shrink();
             }
         }
     }
@@ -77,26 +140,47 @@ impl Window {
     /// How many count at `now` in a period.
     #[must_use]
     pub fn count(&self, now: UnixTime, period: Duration) -> u64 {
-        (self.counted.len() - left(&self.counted, now.minus(period)) + self.held.len()
-            - left(&self.held, now)) as u64
+        match &self.0 {
+            Events::None => 0,
+            Events::One(_, Mark::Counted(at)) => u64::from(*at > now.minus(period)),
+            Events::One(_, Mark::Held(until)) => u64::from(*until > now),
+            Events::Many(lists) => {
+                let counted = lists.counted.len() - left(&lists.counted, now.minus(period));
+                (counted + lists.held.len() - left(&lists.held, now)) as u64
+            }
+        }
     }
 
     /// What counts at `now` in a period, the first to leave first.
     pub fn present(&self, now: UnixTime, period: Duration) -> impl Iterator<Item = Present> {
-        let mut counted = self.counted.iter().skip(left(&self.counted, now.minus(period))).peekable();
-        let mut held = self.held.iter().skip(left(&self.held, now)).peekable();
-        std::iter::from_fn(move || {
-            let next = |at: UnixTime| at.plus(period);
-            let counted_first = match (counted.peek(), held.peek()) {
-                (Some((at, _)), Some((until, _))) => next(*at) <= *until,
-                (first, _) => first.is_some(),
-            };
-            if counted_first {
-                counted.next().map(|&(at, id)| Present { id, mark: Mark::Counted(at), leaves: next(at) })
-            } else {
-                held.next().map(|&(until, id)| Present { id, mark: Mark::Held(until), leaves: until })
-            }
-        })
+        let leaves = move |mark: Mark| match mark {
+            Mark::Counted(at) => at.plus(period),
+            Mark::Held(until) => until,
+        };
+        let present = move |id, mark| Present { id, mark, leaves: leaves(mark) };
+        let (one, many) = match &self.0 {
+            Events::None => (None, None),
+            Events::One(id, mark) => ((self.count(now, period) > 0).then(|| present(*id, *mark)), None),
+            Events::Many(lists) => (None, Some(lists)),
+        };
+        let many = many.into_iter().flat_map(move |lists| {
+            let counted = lists.counted.iter().skip(left(&lists.counted, now.minus(period)));
+            let mut counted = counted.map(move |&(at, id)| present(id, Mark::Counted(at))).peekable();
+            let held = lists.held.iter().skip(left(&lists.held, now));
+            let mut held = held.map(move |&(until, id)| present(id, Mark::Held(until))).peekable();
+            std::iter::from_fn(move || match (counted.peek(), held.peek()) {
+                (Some(one), Some(other)) if one.leaves <= other.leaves => counted.next(),
+                (Some(_), None) => counted.next(),
+                _ => held.next(),
+            })
+        });
+        one.into_iter().chain(many)
+    }
+
+    /// When the first of what counts at `now` in a period leaves.
+    #[must_use]
+    pub fn first_leaves(&self, now: UnixTime, period: Duration) -> Option<UnixTime> {
+        self.present(now, period).next().map(|event| event.leaves)
     }
 
     /// The first moment from `now` on at which fewer than `allowed` count, if nothing happens until

@@ -74,8 +74,16 @@ impl Standing {
 }
 
 fn due_at(answer: &StoredAnswer, certificate: &CertificateRecord, policies: &Policies) -> UnixTime {
+    if is_broken(answer) {
+        return answer.this_update;
+    }
     let times = [answer.this_update, answer.next_update];
     policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times)
+}
+
+/// Whether it is a pack in which the status of another certificate has changed.
+fn is_broken(answer: &StoredAnswer) -> bool {
+    answer.pack.is_some_and(|pack| pack.broken)
 }
 
 /// What happens next to a certificate, and why, as a clause.
@@ -97,6 +105,9 @@ pub fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> Str
         ),
         Some(answer) if policies.is_retired(answer.responder) => {
             format!("a new answer, now: responder {} was taken out of use", answer.responder.0)
+        }
+        Some(answer) if is_broken(answer) => {
+            "a new answer, now: the status of another certificate in its pack has changed".to_owned()
         }
         Some(answer) => {
             let due = due_at(answer, certificate, policies);
@@ -141,8 +152,9 @@ mod tests {
             responder: ResponderNumber(4),
             this_update: SIGNED,
             next_update: SIGNED.plus(7 * DAY),
-            response_data: Vec::new(),
-            signature: Vec::new(),
+            response_data: bytes::Bytes::new(),
+            signature: bytes::Bytes::new(),
+            pack: None,
         };
         CertificateState { certificate, answer: Some(answer) }
     }

@@ -28,7 +28,7 @@ pub(super) fn profile(text: &str) -> Result<Profile, Vec<Problem>> {
         if !is_help_page(&help) {
             problems.add(&span, "help must be the http(s) URL of a page that explains the limits");
         }
-        profile.help = help;
+        profile.help = help.into();
     }
     let reservation = root.duration("reservation", &mut problems);
     if let Some(reservation) = reservation {
@@ -97,7 +97,7 @@ fn limit(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Option<Limit
         }
     };
     Some(Limit {
-        name: name?.0,
+        name: name?.0.into(),
         counts: counts?,
         per,
         tiers: tiers?,

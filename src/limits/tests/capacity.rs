@@ -5,9 +5,9 @@ fn pressed(multiplier: f64) -> Pressure {
     Pressure {
         multiplier,
         state: GuardState::Red,
-        reason: "340,000 certificates of 430,272 that the HSM carries".to_owned(),
+        reason: "340,000 certificates of 430,272 that the HSM carries".into(),
         utilisation: Some(0.92),
-        forecast: Some("430,272 certificates are reached on 2016-03-18".to_owned()),
+        forecast: Some("430,272 certificates are reached on 2016-03-18".into()),
         eases_at: Some(time("2016-01-19T00:00:00Z")),
         lease: None,
     }

@@ -5,6 +5,7 @@ mod read;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,7 +20,7 @@ pub struct Profile {
     /// Its name.
     pub name: String,
     /// Where the limits are explained: `Link rel="help"` and the end of each refusal; empty for nowhere.
-    pub help: String,
+    pub help: Arc<str>,
     /// How long an order's places are held.
     pub reservation: Duration,
     /// From how many hundredths of a tier on a warning is given.
@@ -36,7 +37,7 @@ pub struct Profile {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     /// Its name, a word of lower-case letters, digits and hyphens.
-    pub name: String,
+    pub name: Arc<str>,
     /// What it counts.
     pub counts: Counts,
     /// For whom it counts them together.
@@ -161,7 +162,7 @@ impl Profile {
     pub fn unlimited() -> Self {
         Self {
             name: "unlimited".to_owned(),
-            help: String::new(),
+            help: Arc::default(),
             reservation: Duration::from_secs(3_600),
             warn_percent: 80,
             identifiers_most: 100,
@@ -173,7 +174,7 @@ impl Profile {
     /// The limit of a name.
     #[must_use]
     pub fn limit(&self, name: &str) -> Option<(usize, &Limit)> {
-        self.limits.iter().enumerate().find(|(_, limit)| limit.name == name)
+        self.limits.iter().enumerate().find(|(_, limit)| &*limit.name == name)
     }
 
     /// The longest period of all limits.
