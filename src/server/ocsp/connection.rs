@@ -278,6 +278,7 @@ pub(super) async fn serve<R: Respond>(shared: Arc<Shared<R>>, mut stream: TcpStr
     .await;
     match step {
         Ok(Step::HandOver(first)) => {
+            shared.metrics.handed_over.inc();
             // On the heap: few connections come to this, and what hyper needs is large.
             Box::pin(serve_with_hyper(&shared, watch, timer, stream, first)).await;
         }

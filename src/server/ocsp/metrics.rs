@@ -27,6 +27,7 @@ pub struct EndpointMetrics {
     pub(super) open: Gauge,
     pub(super) accepted: Counter,
     pub(super) waited: Counter,
+    pub(super) handed_over: Counter,
     pub(super) accept_errors: Counter,
     cut: Family<ReasonLabel, Counter>,
 }
@@ -57,6 +58,7 @@ impl EndpointMetrics {
             open: Gauge::default(),
             accepted: Counter::default(),
             waited: Counter::default(),
+            handed_over: Counter::default(),
             accept_errors: Counter::default(),
             cut: Family::default(),
         };
@@ -86,6 +88,11 @@ impl EndpointMetrics {
             "connections_waited",
             "Connections that had to wait because the connection limit was reached",
             this.waited.clone(),
+        );
+        http.register(
+            "connections_handed_over",
+            "Connections on which something else came than ordinary requests, and that hyper served from there on",
+            this.handed_over.clone(),
         );
         http.register(
             "accept_errors",

@@ -1,5 +1,6 @@
 //! The endpoint over real sockets, in raw octets. Only what answers is simple: it echoes the request.
 
+mod direct;
 mod drain;
 mod limits;
 mod protocol;
