@@ -137,15 +137,15 @@ fn cost(fleet: &Fleet, issuer: &Arc<Issuer>) {
     note_ratios("P1", "a connection each", &running, &fresh);
 
     for many in if smoke { vec![100] } else { vec![1_000, sockets(10_000)] } {
-        for (server, clients) in &mut running {
-            *clients = Clients::many(server.address(), &requests, server.name() == "nginx", many);
-        }
         // nginx closes idle connections of others to make room, and has fewer to begin with.
-        let medians = rounds(&mut running[..3], repetitions, if smoke { 1 } else { 100_000 / many });
+        let medians = by_turns(&mut running[..3], repetitions, |(server, clients)| {
+            // One server at a time: both ends of a connection are this process's.
+            let mut clients = Clients::many(server.address(), &requests, clients.is_get_only(), many);
+            clients.round();
+            let count = if smoke { 1 } else { 50_000 / many };
+            micros(server, count * many, || (0..count).for_each(|_| clients.round()))
+        });
         note_ratios("P1", &format!("{many} connections"), &running[..3], &medians);
-        for (server, clients) in &mut running {
-            *clients = Clients::connect(server.address(), &requests, server.name() == "nginx");
-        }
     }
 }
 

@@ -74,6 +74,10 @@ impl Clients {
         clients
     }
 
+    pub(crate) fn is_get_only(&self) -> bool {
+        self.step == 2
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.connections.len()
     }

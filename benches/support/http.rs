@@ -37,14 +37,21 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A server under measurement; it ends with the process, or when it is dropped.
 pub(crate) enum Server {
     /// On one thread of this process that carries its name.
-    Thread { name: &'static str, address: SocketAddr, _runtime: Runtime },
+    Thread { name: &'static str, address: SocketAddr, _runtime: Arc<Runtime> },
     /// nginx, one worker.
     Nginx { address: SocketAddr, child: Child, _folder: tempfile::TempDir },
 }
 
-fn runtime(name: &'static str) -> Runtime {
+fn runtime(name: &'static str) -> Arc<Runtime> {
+    if std::env::var("BENCH_RUNTIME").is_ok_and(|kind| kind == "current") {
+        let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+        let driven = Arc::clone(&runtime);
+        let drive = move || driven.block_on(std::future::pending::<()>());
+        std::thread::Builder::new().name(name.to_owned()).spawn(drive).unwrap();
+        return runtime;
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).thread_name(name).enable_all().build().unwrap()
+    Arc::new(builder.worker_threads(1).thread_name(name).enable_all().build().unwrap())
 }
 
 fn any() -> SocketAddr {
@@ -86,7 +93,11 @@ impl Server {
     pub(crate) fn bare(name: &'static str, body: usize, headers: bool) -> Self {
         let runtime = runtime(name);
         let body: &'static [u8] = vec![0x30; body].leak();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(any())).unwrap();
+        let inside = runtime.enter();
+        let listener = TcpListener::bind(any()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        drop(inside);
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             loop {
