@@ -10,6 +10,8 @@
 
 #[path = "support/answers.rs"]
 mod answers;
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/figures.rs"]
 mod figures;
 #[path = "support/http.rs"]
@@ -21,8 +23,9 @@ use std::alloc::System;
 use std::sync::Arc;
 
 use answers::Fleet;
+use clients::{ASKED, CONNECTIONS, Clients, Requests};
 use goodstanding::ocsp::SignatureAlgorithm;
-use http::{ASKED, CONNECTIONS, Clients, Server};
+use http::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -30,7 +33,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Allocations and octets of them a request. The clients make none.
 #[expect(clippy::cast_precision_loss, reason = "a printed figure")]
-fn count(server: &Server, requests: &Arc<Vec<Vec<u8>>>, rounds: usize) -> (f64, f64) {
+fn count(server: &Server, requests: &Requests, rounds: usize) -> (f64, f64) {
     let mut clients = Clients::connect(server.address(), requests, false);
     (0..10).for_each(|_| clients.round());
     let region = Region::new(ALLOCATOR);
@@ -42,14 +45,14 @@ fn count(server: &Server, requests: &Arc<Vec<Vec<u8>>>, rounds: usize) -> (f64, 
 
 fn main() {
     let issuer = Arc::new(pki::Ca::new().issuer);
-    let requests = Arc::new(http::requests(&issuer));
+    let requests = clients::requests(&issuer, 0..ASKED);
     let of = |parity: usize| {
         let requests = requests.iter().enumerate();
         Arc::new(requests.filter(|(at, _)| at % 2 == parity).map(|(_, one)| one.clone()).collect::<Vec<_>>())
     };
     let fleet = Fleet::of(&issuer, SignatureAlgorithm::EcdsaP256Sha256);
     (0..ASKED).for_each(|number| fleet.put(number));
-    let ours = Server::goodstanding(&fleet, &issuer);
+    let ours = Server::goodstanding("srv-goodstanding", &fleet, &issuer);
     let body = Clients::connect(ours.address(), &requests, false).body;
     let bare = Server::bare("srv-bare", body, true);
     let rounds = if figures::is_smoke() { 3 } else { 300 };

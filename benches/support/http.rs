@@ -1,11 +1,9 @@
-//! Servers and clients on loopback: ours with a fleet on its shelf, bare hyper and nginx with as many
-//! constant octets, and keep-alive connections that ask them.
+//! Servers on loopback: ours with a fleet on its shelf, bare hyper and nginx with as many constant octets.
 
 #![allow(dead_code, reason = "each measurement takes of it what it needs")]
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,11 +12,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use goodstanding::clock::{ManualClock, SharedClock, UnixTime};
-use goodstanding::ocsp::{Freshness, HashAlgorithm, Issuer, Preset, request};
+use goodstanding::ocsp::{Freshness, Issuer, Preset};
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::keeper::KeeperStats;
 use goodstanding::presign::{Policies, Policy};
@@ -34,24 +30,28 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Runtime;
 
-use super::answers::{Fleet, ISSUER, THIS_UPDATE, serial};
+use super::answers::{Fleet, ISSUER, THIS_UPDATE};
 
-pub(crate) const CONNECTIONS: usize = 64;
-/// Different certificates that are asked about.
-pub(crate) const ASKED: u64 = 5_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A server under measurement; it ends with the process, or when it is dropped.
 pub(crate) enum Server {
     /// On one thread of this process that carries its name.
-    Thread { name: &'static str, address: SocketAddr, _runtime: Runtime },
+    Thread { name: &'static str, address: SocketAddr, _runtime: Arc<Runtime> },
     /// nginx, one worker.
     Nginx { address: SocketAddr, child: Child, _folder: tempfile::TempDir },
 }
 
-fn runtime(name: &'static str) -> Runtime {
+fn runtime(name: &'static str) -> Arc<Runtime> {
+    if std::env::var("BENCH_RUNTIME").is_ok_and(|kind| kind == "current") {
+        let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+        let driven = Arc::clone(&runtime);
+        let drive = move || driven.block_on(std::future::pending::<()>());
+        std::thread::Builder::new().name(name.to_owned()).spawn(drive).unwrap();
+        return runtime;
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).thread_name(name).enable_all().build().unwrap()
+    Arc::new(builder.worker_threads(1).thread_name(name).enable_all().build().unwrap())
 }
 
 fn any() -> SocketAddr {
@@ -60,9 +60,8 @@ fn any() -> SocketAddr {
 
 impl Server {
     /// The endpoint over a shelf that holds `fleet`, everything counted that is counted in production.
-    pub(crate) fn goodstanding(fleet: &Fleet, issuer: &Arc<Issuer>) -> Self {
-        const NAME: &str = "srv-goodstanding";
-        let runtime = runtime(NAME);
+    pub(crate) fn goodstanding(name: &'static str, fleet: &Fleet, issuer: &Arc<Issuer>) -> Self {
+        let runtime = runtime(name);
         let inside = runtime.enter();
         let clock: SharedClock = Arc::new(ManualClock::new(UnixTime(THIS_UPDATE.0 + 400)));
         let freshness = Freshness::new(Preset::WebPki, 7 * DAY, 3 * DAY).unwrap();
@@ -79,20 +78,26 @@ impl Server {
         news.feed_read_at.store(clock.now().0, Ordering::Relaxed);
         let shelf = fleet.shelf.clone();
         let responder = Responder::new(directory, shelf, live, clock.clone(), policies, news, settings);
-        let settings = ocsp::Settings { listen: vec![any()], ..ocsp::Settings::default() };
+        // So many that none is sent away for the others.
+        let settings =
+            ocsp::Settings { listen: vec![any()], max_connections: 40_000, ..ocsp::Settings::default() };
         let metrics = EndpointMetrics::register(&mut Metrics::new());
         let endpoint = Endpoint::bind(settings, Arc::new(responder), clock, metrics).unwrap();
         let address = endpoint.local_addresses().unwrap()[0];
         runtime.spawn(endpoint.serve(Shutdown::new()));
         drop(inside);
-        Self::Thread { name: NAME, address, _runtime: runtime }
+        Self::Thread { name, address, _runtime: runtime }
     }
 
     /// hyper alone with constant headers and so many octets of body, which it reads a POST for.
     pub(crate) fn bare(name: &'static str, body: usize, headers: bool) -> Self {
         let runtime = runtime(name);
         let body: &'static [u8] = vec![0x30; body].leak();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(any())).unwrap();
+        let inside = runtime.enter();
+        let listener = TcpListener::bind(any()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        drop(inside);
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             loop {
@@ -219,83 +224,4 @@ async fn answer(
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     Ok(response)
-}
-
-/// Requests about the first certificates of a fleet, GET and POST by turns.
-pub(crate) fn requests(issuer: &Issuer) -> Vec<Vec<u8>> {
-    let one = |number: u64| {
-        let asked = issuer.cert_id(HashAlgorithm::Sha1, serial(number));
-        let der = request::encode(&[asked], None).unwrap();
-        if number.is_multiple_of(2) {
-            let path = STANDARD.encode(&der).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-            return format!("GET /{path} HTTP/1.1\r\nHost: ocsp.example\r\n\r\n").into_bytes();
-        }
-        let head = "POST / HTTP/1.1\r\nHost: ocsp.example\r\nContent-Type: application/ocsp-request";
-        let mut post = format!("{head}\r\nContent-Length: {}\r\n\r\n", der.len()).into_bytes();
-        post.extend(der);
-        post
-    };
-    (0..ASKED).map(one).collect()
-}
-
-/// Keep-alive connections to one server.
-pub(crate) struct Clients {
-    connections: Vec<TcpStream>,
-    requests: Arc<Vec<Vec<u8>>>,
-    next: usize,
-    step: usize,
-    /// The length of one response; all of a server are equally long.
-    pub(crate) response: usize,
-    /// And of its body.
-    pub(crate) body: usize,
-}
-
-impl Clients {
-    /// `get_only` for a server of files.
-    pub(crate) fn connect(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>, get_only: bool) -> Self {
-        let connect = |_| {
-            let stream = TcpStream::connect(address).unwrap();
-            stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-            stream
-        };
-        let connections = (0..CONNECTIONS).map(connect).collect();
-        let step = if get_only { 2 } else { 1 };
-        let requests = Arc::clone(requests);
-        let mut clients = Self { connections, requests, next: 0, step, response: 0, body: 0 };
-        clients.measure_response();
-        clients
-    }
-
-    fn measure_response(&mut self) {
-        self.connections[0].write_all(&self.requests[0]).unwrap();
-        let mut buffer = vec![0; 16_384];
-        let mut read = 0;
-        loop {
-            read += self.connections[0].read(&mut buffer[read..]).unwrap();
-            let text = String::from_utf8_lossy(&buffer[..read]).to_ascii_lowercase();
-            let Some((head, _)) = text.split_once("\r\n\r\n") else { continue };
-            assert!(head.starts_with("http/1.1 200"), "{head}");
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            self.body = length.parse().unwrap();
-            assert!(self.body > 100, "an answer and no error");
-            self.response = head.len() + 4 + self.body;
-            if read >= self.response {
-                assert_eq!(read, self.response);
-                return;
-            }
-        }
-    }
-
-    /// One request on each connection, then every response.
-    pub(crate) fn round(&mut self) {
-        for connection in &mut self.connections {
-            connection.write_all(&self.requests[self.next]).unwrap();
-            self.next = (self.next + self.step) % self.requests.len();
-        }
-        let mut buffer = [0; 8192];
-        for connection in &mut self.connections {
-            connection.read_exact(&mut buffer[..self.response]).unwrap();
-        }
-    }
 }

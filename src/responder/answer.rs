@@ -14,6 +14,9 @@ pub struct Answer {
     pub cache: Option<CacheFacts>,
     /// How it came about, for metrics.
     pub outcome: Outcome,
+    /// Whether it is older than its issuer's rules allow (BR 4.9.9): past the legal deadline, though not
+    /// past nextUpdate.
+    pub is_stale: bool,
 }
 
 /// What the HTTP headers of a cacheable answer are made from (RFC 9919 sections 6 and 7.2).

@@ -12,6 +12,7 @@ use sha2::Digest;
 use super::early::{EarlyReader, Read};
 use super::issuers::IssuerDirectory;
 use super::live::LiveSigner;
+use super::stale::StaleAlarm;
 use super::{Answer, CacheFacts, NoncePolicy, Outcome, Respond, UnknownSerial};
 use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::cert_id::CertIdError;
@@ -47,6 +48,7 @@ pub struct Responder {
     news: Arc<KeeperStats>,
     settings: ArcSwap<Settings>,
     early: Option<EarlyReader>,
+    stale: StaleAlarm,
 }
 
 /// Why there is no slot to answer from.
@@ -59,6 +61,14 @@ enum Absent {
     /// The shelf is still being filled, or changes of it are not heard of, so nothing can be said of what
     /// is not there.
     NotYet,
+}
+
+/// What becomes of a question about one certificate.
+enum Conclusion {
+    /// The answer.
+    Said(Answer),
+    /// It is to be signed; `stored` is given where it cannot be.
+    ToSign { asked: Asked, stored: Option<Answer> },
 }
 
 impl Responder {
@@ -82,6 +92,7 @@ impl Responder {
             news,
             settings: ArcSwap::from_pointee(settings),
             early: None,
+            stale: StaleAlarm::default(),
         }
     }
 
@@ -135,7 +146,14 @@ impl Responder {
             return None;
         }
         let body = answer.body();
-        let longest_age = self.policies.load().of(issuer).freshness.preset().longest_age();
+        let freshness = self.policies.load().of(issuer).freshness;
+        let longest_age = freshness.preset().longest_age();
+        // Nothing is stale that is not due.
+        let is_stale =
+            now > answer.renewed_at && now > freshness.stale_at(answer.this_update, answer.next_update);
+        if is_stale {
+            self.stale.warn(issuer, answer.this_update, now);
+        }
         Some(Answer {
             cache: Some(CacheFacts {
                 this_update: answer.this_update,
@@ -145,6 +163,7 @@ impl Responder {
             }),
             body: body.into(),
             outcome: Outcome::Stored,
+            is_stale,
         })
     }
 
@@ -199,29 +218,66 @@ impl Responder {
 
     async fn single(&self, issuer: IssuerId, cert_id: &CertId, request: &Request) -> Answer {
         let now = self.clock.now();
-        let nonce = self.echo(&request.nonce);
         let mut found = self.find(issuer, cert_id, now);
         if let Err(Absent::NotYet) = found {
             found = self.find_early(issuer, cert_id, now).await;
         }
+        match self.conclude(issuer, cert_id, request, found, now) {
+            Conclusion::Said(answer) => answer,
+            // Without room for a live answer, the best stored one is given (L3).
+            Conclusion::ToSign { asked, stored } => self
+                .signed_live(issuer, asked, now)
+                .await
+                .unwrap_or_else(|status| stored.unwrap_or_else(|| error(status))),
+        }
+    }
+
+    /// As [`Self::answer`] for one certificate, where nothing has to be waited for.
+    fn answer_at_once(&self, request: &Request) -> Option<Answer> {
+        let [asked] = &request.cert_ids[..] else { return None };
+        let directory = self.directory.load();
+        let Some((issuer, cert_id)) = named(&directory, asked) else {
+            return Some(error(ErrorStatus::Unauthorized));
+        };
+        let now = self.clock.now();
+        let found = self.find(issuer, cert_id, now);
+        if matches!(found, Err(Absent::NotYet)) && self.early.is_some() && !self.shelf.is_complete() {
+            return None;
+        }
+        match self.conclude(issuer, cert_id, request, found, now) {
+            Conclusion::Said(answer) => Some(answer),
+            Conclusion::ToSign { .. } => None,
+        }
+    }
+
+    /// What is said of a certificate, or what has to be signed for it.
+    fn conclude(
+        &self,
+        issuer: IssuerId,
+        cert_id: &CertId,
+        request: &Request,
+        found: Result<Slot, Absent>,
+        now: UnixTime,
+    ) -> Conclusion {
         let (status, stored) = match found {
-            Err(Absent::NotYet) => return error(ErrorStatus::TryLater),
-            Err(Absent::NotInForce) => return error(ErrorStatus::Unauthorized),
+            Err(Absent::NotYet) => return Conclusion::Said(error(ErrorStatus::TryLater)),
+            Err(Absent::NotInForce) => return Conclusion::Said(error(ErrorStatus::Unauthorized)),
             Ok(slot) => (slot.status(), self.stored(issuer, &slot, cert_id, now)),
             Err(Absent::NoRecord) => match self.no_record() {
                 Some(status) => (status, None),
-                None => return error(ErrorStatus::Unauthorized),
+                None => return Conclusion::Said(error(ErrorStatus::Unauthorized)),
             },
         };
+        let nonce = self.echo(&request.nonce);
         let wish = self.wish(issuer, &request.preferred, stored.as_ref(), now);
-        if let Some(answer) = stored.as_ref().filter(|_| nonce.is_none() && wish.is_none()) {
-            return answer.clone();
+        match stored {
+            Some(answer) if nonce.is_none() && wish.is_none() => Conclusion::Said(answer),
+            stored => {
+                let never_issued = status == CertStatus::NEVER_ISSUED;
+                let asked = Asked::new(vec![(cert_id.clone(), status)], nonce, never_issued);
+                Conclusion::ToSign { asked: asked.signed_with(wish), stored }
+            }
         }
-        let asked = Asked::new(vec![(cert_id.clone(), status)], nonce, status == CertStatus::NEVER_ISSUED);
-        // Without room for a live answer, the best stored one is given (L3).
-        self.signed_live(issuer, asked.signed_with(wish), now)
-            .await
-            .unwrap_or_else(|status| stored.unwrap_or_else(|| error(status)))
     }
 
     /// Several certificates are answered under one signature, all of one issuer: no responder may
@@ -294,18 +350,28 @@ fn error(status: ErrorStatus) -> Answer {
         ErrorStatus::SigRequired => Outcome::SigRequired,
         ErrorStatus::Unauthorized => Outcome::Unauthorized,
     };
-    Answer { body: Bytes::from_static(status.der()), cache: None, outcome }
+    Answer { body: Bytes::from_static(status.der()), cache: None, outcome, is_stale: false }
+}
+
+fn decode(request: &[u8]) -> Result<Request, Answer> {
+    Request::decode(request).map_err(|failure| {
+        tracing::debug!(%failure, "malformed request");
+        error(ErrorStatus::MalformedRequest)
+    })
 }
 
 impl Respond for Responder {
     async fn respond(&self, request: &[u8]) -> Answer {
-        let request = match Request::decode(request) {
-            Ok(request) => request,
-            Err(failure) => {
-                tracing::debug!(%failure, "malformed request");
-                return error(ErrorStatus::MalformedRequest);
-            }
-        };
-        self.answer(&request).await
+        match decode(request) {
+            Ok(request) => self.answer(&request).await,
+            Err(refusal) => refusal,
+        }
+    }
+
+    fn respond_at_once(&self, request: &[u8]) -> Option<Answer> {
+        match decode(request) {
+            Ok(request) => self.answer_at_once(&request),
+            Err(refusal) => Some(refusal),
+        }
     }
 }

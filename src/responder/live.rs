@@ -133,6 +133,6 @@ impl LiveSigner {
             &signature,
             frame.certificate.as_deref(),
         );
-        Ok(Answer { body: body.into(), cache: None, outcome: Outcome::Live })
+        Ok(Answer { body: body.into(), cache: None, outcome: Outcome::Live, is_stale: false })
     }
 }

@@ -6,6 +6,7 @@ mod engine;
 mod gate;
 mod issuers;
 pub mod live;
+mod stale;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,9 @@ pub trait Respond: Send + Sync + 'static {
     /// Answers one request, given as the octets of an OCSPRequest. Every request gets an answer;
     /// most are ready at once, a live-signed one waits for the token.
     fn respond(&self, request: &[u8]) -> impl Future<Output = Answer> + Send;
+
+    /// The same answer where it is ready at once; none where [`Respond::respond`] has to wait for it.
+    fn respond_at_once(&self, request: &[u8]) -> Option<Answer>;
 }
 
 /// A setting's text is none of its values.

@@ -166,7 +166,12 @@ impl Bench {
 
     async fn ask(&self, issuer: &Issuer, hash: HashAlgorithm, serial: Serial) -> Answer {
         let der = request::encode(&[issuer.cert_id(hash, serial)], None).unwrap();
-        self.responder.respond(&der).await
+        let at_once = self.responder.respond_at_once(&der);
+        let answer = self.responder.respond(&der).await;
+        // Only what is signed or read for the question has to be waited for; tryLater may have been.
+        let waited = matches!(answer.outcome, Outcome::Live | Outcome::TryLater);
+        assert!(at_once.as_ref() == Some(&answer) || at_once.is_none() && waited, "{at_once:?}");
+        answer
     }
 }
 
@@ -198,6 +203,23 @@ async fn either_hash_is_answered_by_the_same_stored_answer() {
         bodies.push(answer.body);
     }
     assert_eq!(bodies[0], bodies[1]);
+}
+
+/// B3: an answer that was not signed again by its legal deadline is served until nextUpdate, and known for
+/// what it is.
+#[tokio::test]
+async fn an_answer_past_the_legal_deadline_is_served_as_stale() {
+    let bench = bench(UnknownSerial::Unauthorized);
+    bench.shelve(serial("a1"), None);
+    let ask = || bench.ask(&bench.issuer, HashAlgorithm::Sha1, serial("a1"));
+    // Planned for 3 days; 4 days are the law.
+    for (hours, is_stale) in [(0, false), (72, false), (73, false), (96, false), (97, true), (168, true)] {
+        bench.clock.set(NOW.plus(Duration::from_secs(hours * 3_600)));
+        let answer = ask().await;
+        assert_eq!((answer.outcome, answer.is_stale), (Outcome::Stored, is_stale), "after {hours} hours");
+    }
+    bench.clock.advance(Duration::from_secs(1));
+    assert!(is_error(&ask().await, ErrorStatus::TryLater), "past nextUpdate");
 }
 
 /// C1, C2.

@@ -2,21 +2,32 @@
 
 use chrono::{DateTime, NaiveDateTime};
 use hyper::HeaderMap;
-use hyper::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use hyper::header::{HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 use crate::clock::UnixTime;
 
 /// Whether a GET or HEAD with these headers is answered 304, for an answer with this ETag (quoted, strong)
-/// and this Last-Modified. If-None-Match, where present, decides alone.
+/// and this Last-Modified.
 pub(super) fn not_modified(headers: &HeaderMap, etag: &[u8], last_modified: UnixTime) -> bool {
-    let mut tags = headers.get_all(IF_NONE_MATCH).iter().peekable();
+    let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    holds(all(IF_NONE_MATCH), all(IF_MODIFIED_SINCE), etag, last_modified)
+}
+
+/// Whether a client that sends these values of If-None-Match and of If-Modified-Since holds the answer.
+/// If-None-Match, where present, decides alone.
+pub(super) fn holds<'v>(
+    tags: impl Iterator<Item = &'v [u8]>,
+    mut dates: impl Iterator<Item = &'v [u8]>,
+    etag: &[u8],
+    last_modified: UnixTime,
+) -> bool {
+    let mut tags = tags.peekable();
     if tags.peek().is_some() {
-        return tags.any(|value| names(value.as_bytes(), etag));
+        return tags.any(|value| names(value, etag));
     }
-    let mut dates = headers.get_all(IF_MODIFIED_SINCE).iter();
     match (dates.next(), dates.next()) {
         (Some(date), None) => {
-            date.to_str().ok().and_then(parse_date).is_some_and(|since| last_modified <= since)
+            std::str::from_utf8(date).ok().and_then(parse_date).is_some_and(|since| last_modified <= since)
         }
         _ => false, // a repeated date is no date: the condition is ignored
     }
@@ -59,8 +70,6 @@ fn parse_date(text: &str) -> Option<UnixTime> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     const ETAG: &[u8] = b"\"abc\"";

@@ -1,4 +1,5 @@
-//! One client's connection: hyper speaks HTTP, and a single lazy timer bounds every wait.
+//! One client's connection: ordinary requests are answered by `direct`, the rest by hyper, and a single lazy
+//! timer bounds every wait.
 //!
 //! hyper's own header timeout makes a timer for each request. Here the phases of a connection are noted in
 //! a few atomics; the timer is touched only when it fires or a deadline comes nearer, so a busy keep-alive
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -20,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::Shared;
+use super::direct::{Direct, Step};
 use super::service;
 use crate::responder::Respond;
 
@@ -112,6 +115,11 @@ impl Watch {
         self.since.store(since, Relaxed);
     }
 
+    /// Whether the client takes no more of its answers for now.
+    pub(super) fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Relaxed);
+    }
+
     /// The service has a request; its answer is being made since `now`.
     pub(super) fn answering(&self, now: u64) {
         self.enter(Phase::Answer, now);
@@ -174,6 +182,8 @@ fn nanos(span: Duration) -> u64 {
 /// The socket, noting when a request begins and when the client stops reading.
 struct Wire {
     stream: TcpStream,
+    /// What was read before hyper took over.
+    first: Bytes,
     watch: Arc<Watch>,
 }
 
@@ -183,6 +193,11 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let length = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before && self.watch.phase() == Phase::Idle {
@@ -239,30 +254,69 @@ pub(super) fn protocol(read_buffer: usize) -> http1::Builder {
     builder
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve<R: Respond>(shared: Arc<Shared<R>>, stream: TcpStream) {
+/// Serves one connection to its end: directly as long as its requests are ordinary, from the first other
+/// one on with hyper.
+pub(super) async fn serve<R: Respond>(shared: Arc<Shared<R>>, mut stream: TcpStream) {
     let watch = Arc::new(Watch::new(shared.nanos()));
-    let wire = TokioIo::new(Wire { stream, watch: Arc::clone(&watch) });
-    let service = {
-        let (shared, watch) = (Arc::clone(&shared), Arc::clone(&watch));
-        service_fn(move |request| service::handle(Arc::clone(&shared), Arc::clone(&watch), request))
-    };
-    let mut connection = shared.protocol.serve_connection(wire, service);
     let mut timer = Timer::new();
     let mut draining = pin!(shared.drain_begins.cancelled());
     let mut listening = false;
-    let end = poll_fn(|cx| {
+    let mut direct = Direct::default();
+    let step = poll_fn(|cx| {
         if !listening {
             // Polled once: it leaves this task's waker, and from then on `shared.drain()` tells.
             listening = true;
             let _ = draining.as_mut().poll(cx);
         }
+        match direct.poll(cx, &shared, &watch, &mut stream) {
+            Step::Wait => {}
+            step => return Poll::Ready(Ok(step)),
+        }
+        let (deadline, cut) = watch.deadline(&shared, || shared.nanos());
+        if timer.due(cx, &shared, deadline, cut) { Poll::Ready(Err(cut)) } else { Poll::Pending }
+    })
+    .await;
+    match step {
+        Ok(Step::HandOver(first)) => {
+            shared.metrics.handed_over.inc();
+            // On the heap: few connections come to this, and what hyper needs is large.
+            Box::pin(serve_with_hyper(&shared, watch, timer, stream, first)).await;
+        }
+        Ok(Step::Wait | Step::Closed) => {}
+        Err(cut) => count_cut(&shared, cut),
+    }
+}
+
+fn count_cut<R>(shared: &Shared<R>, cut: Cut) {
+    shared.metrics.cut(cut);
+    if cut == Cut::Drain {
+        shared.cut_by_drain.fetch_add(1, Relaxed);
+    }
+    tracing::debug!(waiting_in = cut.name(), "a connection was cut");
+}
+
+/// Goes on with a connection of which `first` was read and not answered.
+async fn serve_with_hyper<R: Respond>(
+    shared: &Arc<Shared<R>>,
+    watch: Arc<Watch>,
+    mut timer: Timer,
+    stream: TcpStream,
+    first: Bytes,
+) {
+    watch.enter(Phase::Head, UNNOTED);
+    let wire = TokioIo::new(Wire { stream, first, watch: Arc::clone(&watch) });
+    let service = {
+        let (shared, watch) = (Arc::clone(shared), Arc::clone(&watch));
+        service_fn(move |request| service::handle(Arc::clone(&shared), Arc::clone(&watch), request))
+    };
+    let mut connection = shared.protocol.serve_connection(wire, service);
+    let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            let (deadline, cut) = watch.deadline(&shared, || shared.nanos());
-            if !timer.due(cx, &shared, deadline, cut) {
+            let (deadline, cut) = watch.deadline(shared, || shared.nanos());
+            if !timer.due(cx, shared, deadline, cut) {
                 return Poll::Pending;
             }
             match cut {
@@ -285,11 +339,7 @@ pub(super) async fn serve<R: Respond>(shared: Arc<Shared<R>>, stream: TcpStream)
             tracing::debug!(%error, "a connection ended in an error");
         }
         Err(cut) => {
-            shared.metrics.cut(cut);
-            if cut == Cut::Drain {
-                shared.cut_by_drain.fetch_add(1, Relaxed);
-            }
-            tracing::debug!(waiting_in = cut.name(), "a connection was cut");
+            count_cut(shared, cut);
             if cut == Cut::Head {
                 service::tell_timeout(&shared.metrics, &stream);
             }

@@ -6,7 +6,7 @@ use hyper::header::HeaderValue;
 use crate::clock::UnixTime;
 use crate::responder::CacheFacts;
 
-const DATE: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
+pub(super) const DATE: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 const ETAG: usize = 66;
 const MAX_AGE: &[u8] = b"max-age=";
 const DIRECTIVES: &[u8] = b", public, no-transform, must-revalidate";
@@ -14,7 +14,60 @@ const DIRECTIVES: &[u8] = b", public, no-transform, must-revalidate";
 const LONGEST_AGE: i64 = i32::MAX as i64;
 const LONGEST_CONTROL: usize = MAX_AGE.len() + 10 + DIRECTIVES.len();
 
-/// The four headers that say how long an answer may be kept.
+/// The four headers that say how long an answer may be kept, as text on the stack.
+#[derive(Clone, Debug)]
+pub struct CacheText {
+    octets: [u8; 2 * DATE + ETAG + LONGEST_CONTROL],
+    end: usize,
+}
+
+impl CacheText {
+    /// The headers for an answer with these `facts` that is sent at `now`.
+    #[must_use]
+    pub fn new(facts: &CacheFacts, now: UnixTime) -> Self {
+        let mut octets = [0; 2 * DATE + ETAG + LONGEST_CONTROL];
+        let (last_modified, rest) = octets.split_at_mut(DATE);
+        write_date(last_modified, facts.this_update);
+        let (expires, rest) = rest.split_at_mut(DATE);
+        write_date(expires, facts.next_update);
+        let (etag, control) = rest.split_at_mut(ETAG);
+        write_etag(etag, &facts.digest);
+        let end = 2 * DATE + ETAG + write_cache_control(control, max_age(facts, now));
+        Self { octets, end }
+    }
+
+    /// `Last-Modified`: thisUpdate.
+    #[must_use]
+    pub fn last_modified(&self) -> &[u8] {
+        &self.octets[..DATE]
+    }
+
+    /// `Expires`: nextUpdate.
+    #[must_use]
+    pub fn expires(&self) -> &[u8] {
+        &self.octets[DATE..2 * DATE]
+    }
+
+    /// `ETag`: SHA-256 of the body, strong.
+    #[must_use]
+    pub fn etag(&self) -> &[u8] {
+        &self.octets[2 * DATE..2 * DATE + ETAG]
+    }
+
+    /// `Cache-Control`: seconds until the planned renewal, and who may keep it.
+    #[must_use]
+    pub fn cache_control(&self) -> &[u8] {
+        &self.octets[2 * DATE + ETAG..self.end]
+    }
+}
+
+impl AsRef<[u8]> for CacheText {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets
+    }
+}
+
+/// The same as values for hyper.
 #[derive(Clone, Debug)]
 pub struct CacheHeaders {
     /// thisUpdate.
@@ -27,34 +80,20 @@ pub struct CacheHeaders {
     pub cache_control: HeaderValue,
 }
 
-/// One allocation that all four values share.
-struct Text([u8; 2 * DATE + ETAG + LONGEST_CONTROL]);
-
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl CacheHeaders {
     /// The headers for an answer with these `facts` that is sent at `now`.
     #[must_use]
     pub fn new(facts: &CacheFacts, now: UnixTime) -> Self {
-        let mut text = Text([0; _]);
-        let (last_modified, rest) = text.0.split_at_mut(DATE);
-        write_date(last_modified, facts.this_update);
-        let (expires, rest) = rest.split_at_mut(DATE);
-        write_date(expires, facts.next_update);
-        let (etag, control) = rest.split_at_mut(ETAG);
-        write_etag(etag, &facts.digest);
-        let control = write_cache_control(control, max_age(facts, now));
+        let text = CacheText::new(facts, now);
+        let end = text.end;
+        // One allocation that all four values share.
         let text = Bytes::from_owner(text);
-        let value = |from: usize, length: usize| ascii(text.slice(from..from + length));
+        let value = |from: usize, to: usize| ascii(text.slice(from..to));
         Self {
             last_modified: value(0, DATE),
-            expires: value(DATE, DATE),
-            etag: value(2 * DATE, ETAG),
-            cache_control: value(2 * DATE + ETAG, control),
+            expires: value(DATE, 2 * DATE),
+            etag: value(2 * DATE, 2 * DATE + ETAG),
+            cache_control: value(2 * DATE + ETAG, end),
         }
     }
 }
@@ -62,6 +101,13 @@ impl CacheHeaders {
 #[expect(clippy::expect_used, reason = "only printable ASCII is written above")]
 fn ascii(text: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).expect("printable ASCII")
+}
+
+/// An HTTP date (RFC 9110 section 5.6.7) of the years 0 to 9999.
+pub(super) fn date(moment: UnixTime) -> [u8; DATE] {
+    let mut text = [0; DATE];
+    write_date(&mut text, moment);
+    text
 }
 
 /// Seconds until the newer answer is planned, always ending before nextUpdate (RFC 9919 section 7.2).
@@ -103,28 +149,30 @@ fn write_etag(out: &mut [u8], digest: &[u8; 32]) {
 
 /// Writes `Cache-Control` and returns its length.
 fn write_cache_control(out: &mut [u8], age: i64) -> usize {
-    let mut digits = [0u8; 10];
-    let mut first = digits.len();
-    let mut left = age;
-    loop {
-        first -= 1;
-        digits[first] = digit(left % 10);
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
+    let mut digits = [0; DIGITS];
     let mut length = 0;
-    for part in [MAX_AGE, &digits[first..], DIRECTIVES] {
+    for part in [MAX_AGE, decimal(age.unsigned_abs(), &mut digits), DIRECTIVES] {
         out[length..length + part.len()].copy_from_slice(part);
         length += part.len();
     }
     length
 }
 
-/// The last decimal digit of `value`, which is not negative.
-fn digit(value: i64) -> u8 {
-    b'0' + value.to_le_bytes()[0] % 10
+/// The digits of the largest number.
+pub(super) const DIGITS: usize = 20;
+
+/// `number` in decimal digits, written into `digits`.
+pub(super) fn decimal(number: u64, digits: &mut [u8; DIGITS]) -> &[u8] {
+    let mut first = digits.len();
+    let mut left = number;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (left % 10).to_le_bytes()[0];
+        left /= 10;
+        if left == 0 {
+            return &digits[first..];
+        }
+    }
 }
 
 /// Writes an HTTP date (RFC 9110 section 5.6.7) of the years 0 to 9999.

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 use super::connection::Cut;
-use crate::responder::Outcome;
+use crate::responder::{Answer, Outcome};
 use crate::telemetry::{Metrics, ShardedCounters, ShardedHistogram};
 
 /// The labels of methods; what is no GET, HEAD or POST gets no answer to count.
@@ -22,10 +22,12 @@ pub struct EndpointMetrics {
     requests: ShardedCounters,
     durations: ShardedHistogram,
     not_modified: ShardedCounters,
+    stale: ShardedCounters,
     http_errors: Family<StatusLabel, Counter>,
     pub(super) open: Gauge,
     pub(super) accepted: Counter,
     pub(super) waited: Counter,
+    pub(super) handed_over: Counter,
     pub(super) accept_errors: Counter,
     cut: Family<ReasonLabel, Counter>,
 }
@@ -51,10 +53,12 @@ impl EndpointMetrics {
             requests: ShardedCounters::new(labels.collect()),
             durations: ShardedHistogram::for_requests(),
             not_modified: ShardedCounters::new(vec![vec![]]),
+            stale: ShardedCounters::new(vec![vec![]]),
             http_errors: Family::default(),
             open: Gauge::default(),
             accepted: Counter::default(),
             waited: Counter::default(),
+            handed_over: Counter::default(),
             accept_errors: Counter::default(),
             cut: Family::default(),
         };
@@ -71,6 +75,11 @@ impl EndpointMetrics {
             "Answers the client already held, sent as 304; counted among the requests too",
             this.not_modified.clone(),
         );
+        metrics.registry_mut().register(
+            "stale_answers_served",
+            "Answers served although older than the issuer's legal deadline: they were not signed again in time",
+            this.stale.clone(),
+        );
         let http = metrics.component("http");
         http.register("errors", "HTTP errors sent, by status", this.http_errors.clone());
         http.register("open_connections", "Connections open now", this.open.clone());
@@ -79,6 +88,11 @@ impl EndpointMetrics {
             "connections_waited",
             "Connections that had to wait because the connection limit was reached",
             this.waited.clone(),
+        );
+        http.register(
+            "connections_handed_over",
+            "Connections on which something else came than ordinary requests, and that hyper served from there on",
+            this.handed_over.clone(),
         );
         http.register(
             "accept_errors",
@@ -94,14 +108,17 @@ impl EndpointMetrics {
     }
 
     /// Counts one answer.
-    pub(super) fn answered(&self, method: &Method, outcome: Outcome, took: Duration) {
+    pub(super) fn answered(&self, method: &Method, answer: &Answer, took: Duration) {
         let row = match *method {
             Method::GET => 0,
             Method::HEAD => 1,
             _ => 2,
         };
-        self.requests.inc(row * Outcome::ALL.len() + outcome as usize);
+        self.requests.inc(row * Outcome::ALL.len() + answer.outcome as usize);
         self.durations.observe(took);
+        if answer.is_stale {
+            self.stale.inc(0);
+        }
     }
 
     /// Counts an answer that went out as 304.
@@ -122,6 +139,8 @@ impl EndpointMetrics {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -131,15 +150,17 @@ mod tests {
         for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, at, "the order of Outcome::ALL is that of its declaration");
         }
-        endpoint.answered(&Method::HEAD, Outcome::TryLater, Duration::from_micros(7));
-        endpoint.answered(&Method::POST, Outcome::Unauthorized, Duration::from_micros(7));
+        let answer = |outcome, is_stale| Answer { body: Bytes::new(), cache: None, outcome, is_stale };
+        endpoint.answered(&Method::HEAD, &answer(Outcome::TryLater, false), Duration::from_micros(7));
+        endpoint.answered(&Method::POST, &answer(Outcome::Stored, true), Duration::from_micros(7));
         endpoint.not_modified();
         endpoint.http_error(StatusCode::URI_TOO_LONG);
         let text = metrics.render().unwrap();
         for line in [
             "goodstanding_ocsp_requests_total{method=\"get\",outcome=\"stored\"} 0",
             "goodstanding_ocsp_requests_total{method=\"head\",outcome=\"try_later\"} 1",
-            "goodstanding_ocsp_requests_total{method=\"post\",outcome=\"unauthorized\"} 1",
+            "goodstanding_ocsp_requests_total{method=\"post\",outcome=\"stored\"} 1",
+            "goodstanding_stale_answers_served_total 1",
             "goodstanding_ocsp_request_duration_seconds_count 2",
             "goodstanding_ocsp_not_modified_total 1",
             "goodstanding_http_errors_total{status=\"414\"} 1",

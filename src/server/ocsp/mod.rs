@@ -15,6 +15,7 @@
 
 mod conditional;
 mod connection;
+mod direct;
 pub mod headers;
 mod metrics;
 pub mod path;

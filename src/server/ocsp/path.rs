@@ -21,8 +21,7 @@ impl FromStr for PathPrefix {
 
     /// A path that begins with `/`; a `/` at its end makes no difference.
     fn from_str(text: &str) -> Result<Self, BadPrefix> {
-        let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~/".contains(&octet);
-        if !text.starts_with('/') || !text.bytes().all(plain) {
+        if !text.starts_with('/') || !text.bytes().all(is_plain) {
             return Err(BadPrefix(text.to_owned()));
         }
         Ok(Self(text.trim_matches('/').to_owned()))
@@ -51,6 +50,11 @@ impl PathPrefix {
         let whole_segment = self.0.is_empty() || rest.is_empty() || rest.starts_with('/');
         whole_segment.then(|| rest.trim_start_matches('/'))
     }
+}
+
+/// Whether an octet stands in a path for itself (RFC 3986 section 2.3), or between its segments.
+pub(super) const fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~' | b'/')
 }
 
 /// What follows the first of `prefixes` that `path` lies under, for example the base64 of a request.
@@ -89,8 +93,16 @@ const CLASS: [u8; 256] = {
 /// Decodes percent-encoded base64 or base64url, padded or not. `None` when it is neither.
 #[must_use]
 pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    decode_into(text, &mut out)?;
+    Some(out)
+}
+
+/// As [`decode`], in the place of what `out` holds.
+#[must_use]
+pub fn decode_into(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text.as_bytes();
-    let mut out = vec![0; rest.len() / 4 * 3 + 3];
+    out.resize(rest.len() / 4 * 3 + 3, 0);
     let mut length = 0;
     let (mut bits, mut sextets, mut padded) = (0u32, 0u8, false);
     loop {
@@ -130,7 +142,7 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
         3 => out.extend_from_slice(&(bits >> 2).to_be_bytes()[2..]),
         _ => return None,
     }
-    Some(out)
+    Some(())
 }
 
 /// Decodes groups of four symbols up to the first that has anything special in it; returns how many.

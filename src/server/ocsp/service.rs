@@ -30,7 +30,7 @@ const OCSP_RESPONSE: HeaderValue = HeaderValue::from_static("application/ocsp-re
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Seconds after which tryLater may have passed: the live budget is refilled, the token mended.
-const SOON: HeaderValue = HeaderValue::from_static("5");
+pub(super) const SOON: HeaderValue = HeaderValue::from_static("5");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
@@ -85,7 +85,7 @@ pub(super) async fn handle<R: Respond>(
     let (status, body) = match made {
         Ok(Made::Answer(answer)) => {
             let took = std::time::Duration::from_nanos(now.saturating_sub(began));
-            shared.metrics.answered(&head.method, answer.outcome, took);
+            shared.metrics.answered(&head.method, &answer, took);
             write_answer(&shared, &head.method, &mut headers, answer)
         }
         Ok(Made::Greeting) => {
@@ -159,7 +159,7 @@ async fn respond<R: Respond>(shared: &Shared<R>, watch: &Watch, request: &[u8]) 
 }
 
 fn error_answer(der: &'static [u8], outcome: Outcome) -> Answer {
-    Answer { body: Bytes::from_static(der), cache: None, outcome }
+    Answer { body: Bytes::from_static(der), cache: None, outcome, is_stale: false }
 }
 
 /// The whole body. One that came in a single piece, which is nearly every one, is not copied.
@@ -204,6 +204,14 @@ async fn read_body<R>(shared: &Shared<R>, watch: &Watch, mut body: Incoming) -> 
     Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
+/// The Cache-Control of an answer that no cache keeps. N5: made for one client, or L12: an error.
+pub(super) const fn uncached(outcome: Outcome) -> HeaderValue {
+    match outcome {
+        Outcome::Stored | Outcome::Live => NO_STORE,
+        _ => NO_CACHE,
+    }
+}
+
 /// Puts the headers of an answer in place of the request's, which are read for their conditions first.
 fn write_answer<R>(
     shared: &Shared<R>,
@@ -214,9 +222,7 @@ fn write_answer<R>(
     let Some(facts) = answer.cache else {
         headers.clear();
         headers.insert(CONTENT_TYPE, OCSP_RESPONSE);
-        let signed = matches!(answer.outcome, Outcome::Stored | Outcome::Live);
-        // N5: made for one client, or L12: an error.
-        headers.insert(CACHE_CONTROL, if signed { NO_STORE } else { NO_CACHE });
+        headers.insert(CACHE_CONTROL, uncached(answer.outcome));
         if answer.outcome == Outcome::TryLater {
             headers.insert(RETRY_AFTER, SOON);
         }

@@ -1,5 +1,6 @@
 //! The endpoint over real sockets, in raw octets. Only what answers is simple: it echoes the request.
 
+mod direct;
 mod drain;
 mod limits;
 mod protocol;
@@ -34,24 +35,30 @@ struct Echo {
     waiting: AtomicUsize,
 }
 
+fn echo(request: &[u8], outcome: Outcome, cache: Option<CacheFacts>) -> Answer {
+    Answer { body: Bytes::copy_from_slice(request), cache, outcome, is_stale: false }
+}
+
 impl Respond for Echo {
     async fn respond(&self, request: &[u8]) -> Answer {
-        let answer = |outcome, cache| Answer { body: Bytes::copy_from_slice(request), cache, outcome };
-        match request {
-            [0x30, 0xf0, ..] => {
+        match self.respond_at_once(request) {
+            Some(answer) => answer,
+            None => {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _pass = self.gate.acquire().await.unwrap();
-                answer(Outcome::Live, Some(FACTS))
+                echo(request, Outcome::Live, Some(FACTS))
             }
-            [0x30, 0xf1, ..] => answer(Outcome::Live, None),
-            [0x30, how @ 0xe0..=0xe6, ..] => answer(Outcome::ALL[usize::from(how - 0xe0)], None),
-            [0x30, ..] => answer(Outcome::Stored, Some(FACTS)),
-            _ => Answer {
-                body: Bytes::from_static(&[0x30, 0x03, 0x0a, 0x01, 0x01]),
-                cache: None,
-                outcome: Outcome::Malformed,
-            },
         }
+    }
+
+    fn respond_at_once(&self, request: &[u8]) -> Option<Answer> {
+        Some(match request {
+            [0x30, 0xf0, ..] => return None,
+            [0x30, 0xf1, ..] => echo(request, Outcome::Live, None),
+            [0x30, how @ 0xe0..=0xe6, ..] => echo(request, Outcome::ALL[usize::from(how - 0xe0)], None),
+            [0x30, ..] => echo(request, Outcome::Stored, Some(FACTS)),
+            _ => echo(&[0x30, 0x03, 0x0a, 0x01, 0x01], Outcome::Malformed, None),
+        })
     }
 }
 
