@@ -224,6 +224,7 @@ fn assemble(store: &Arc<dyn Store>, issuer: &Arc<Issuer>) -> Opened {
         clock,
         policies,
         settings: pipeline::Settings::default(),
+        levers: Arc::default(),
     };
     let signals = Arc::<Signals>::default();
     // It signs nothing, but plans everything, as the signer's role does.
