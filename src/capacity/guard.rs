@@ -145,6 +145,10 @@ impl Guard {
             refresh_seconds: levers.refresh.as_secs(),
             pack: levers.pack,
             pack_max: self.settings.pack_max,
+            offered_per_day: self
+                .memory
+                .as_ref()
+                .map_or(0.0, |memory| memory.offered.a_day(self.settings.smoothing)),
             ..Report::default()
         }
     }

@@ -268,6 +268,7 @@ pub fn pressure(report: &Report, lease: Duration, safe: f64) -> Pressure {
             State::Red => GuardState::Red,
             State::Blind => GuardState::Blind,
         },
+        offered_per_day: (report.offered_per_day > 0.0).then_some(report.offered_per_day),
         reason: report.reason.as_str().into(),
         utilisation: report.utilisation,
         forecast: (report.state != State::Blind).then(|| report.forecast().into()),

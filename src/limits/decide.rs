@@ -233,7 +233,7 @@ impl Judge<'_> {
         let mut asked: SmallVec<[_; 8]> = SmallVec::new();
         let mut fingerprints: SmallVec<[_; 8]> = SmallVec::new();
         for (place, limit) in self.profile.limits.iter().enumerate() {
-            if (limit.counts == Counts::Registrations) != registration {
+            if (limit.counts == Counts::Registrations) != registration || !self.is_in_force(limit) {
                 continue;
             }
             for key in keys(limit, who) {
@@ -281,6 +281,20 @@ impl Judge<'_> {
         found.limits.push(state);
     }
 
+    /// Whether a limit says anything: one that the guard sets does while it presses, on new certificates.
+    pub(super) fn is_in_force(&self, limit: &Limit) -> bool {
+        !limit.is_by_capacity() || (self.multiplier < 1.0 && self.pressure.offered_per_day.is_some())
+    }
+
+    /// The number in force.
+    fn allowed(&self, limit: &Limit, tier: Tier) -> u64 {
+        if tier.is_by_capacity() {
+            self.pressure.lets_through(tier.period).unwrap_or(Tier::CAPACITY)
+        } else {
+            effective(tier.count, self.multiplier, limit.exponent)
+        }
+    }
+
     /// How a key of a limit stands before the request.
     pub(super) fn state(
         &self,
@@ -302,7 +316,7 @@ impl Judge<'_> {
     }
 
     fn tier(&self, limit: &Limit, tier: Tier, window: Option<&Window>) -> TierState {
-        let effective = effective(tier.count, self.multiplier, limit.exponent);
+        let effective = self.allowed(limit, tier);
         let count = window.map_or(0, |window| window.count(self.now, tier.period));
         let resets_at = window.and_then(|window| {
             if count < effective {
@@ -327,7 +341,7 @@ impl Judge<'_> {
             Some(at) if at < set.until => Some(at),
             _ => {
                 let own = limit.tiers.iter().map(|tier| {
-                    let allowed = effective(tier.count, self.multiplier, limit.exponent);
+                    let allowed = self.allowed(limit, *tier);
                     window.map_or(Some(self.now), |window| window.frees(self.now, tier.period, allowed))
                 });
                 // A limit's own tiers are never 0, so each of them is known.
@@ -347,9 +361,10 @@ impl Judge<'_> {
     ) -> Refusal {
         let nominal = tier.tier.count;
         let present = window.into_iter().flat_map(|window| window.present(self.now, tier.tier.period));
-        let counted = present
-            .take(Refusal::COUNTED_MOST)
-            .map(|event| counted(self.book, event.id, event.mark, event.leaves));
+        // What everybody has is nobody's business.
+        let listed = if tier.tier.is_by_capacity() { 0 } else { Refusal::COUNTED_MOST };
+        let counted =
+            present.take(listed).map(|event| counted(self.book, event.id, event.mark, event.leaves));
         let tightened = tier.effective < nominal;
         let mut refusal = Refusal {
             cause: match (nominal, tightened) {
@@ -363,7 +378,7 @@ impl Judge<'_> {
             key: key.to_owned(),
             tier: Some(tier.tier),
             count: tier.count,
-            nominal,
+            nominal: if tier.tier.is_by_capacity() { tier.effective } else { nominal },
             effective: tier.effective,
             retry_at,
             counted: counted.collect(),

@@ -29,6 +29,9 @@ pub struct Pressure {
     pub multiplier: f64,
     /// The guard's state.
     pub state: GuardState,
+    /// New certificates a day that are asked for, accepted or refused, as the guard smooths it (ī of F9): m of
+    /// these are let through. None where the guard does not know.
+    pub offered_per_day: Option<f64>,
     /// Why the multiplier is what it is, as a clause that a customer may read: no blame in it.
     #[serde(serialize_with = "times::text")]
     pub reason: Arc<str>,
@@ -63,6 +66,7 @@ impl Pressure {
         Self {
             multiplier: 1.0,
             state: GuardState::Green,
+            offered_per_day: None,
             reason: "signing capacity does not limit issuance".into(),
             utilisation: None,
             forecast: None,
@@ -93,6 +97,15 @@ impl Pressure {
         } else {
             m - (m - lease.safe_multiplier) * past / half
         }
+    }
+
+    /// How many new certificates are let through in a period, at least one; none where nothing presses, or
+    /// the guard does not know how many are asked for. `self` is as of now ([`Pressure::at`]).
+    #[must_use]
+    pub fn lets_through(&self, period: Duration) -> Option<u64> {
+        let offered = self.offered_per_day.filter(|offered| offered.is_finite() && self.multiplier < 1.0)?;
+        let days = period.as_secs_f64() / 86_400.0;
+        Some(((self.multiplier.max(0.0) * offered * days).floor() as u64).max(1))
     }
 
     /// This pressure as of `now`: the multiplier in force, and [`GuardState::Blind`] once it runs out.

@@ -86,7 +86,7 @@ pub(super) fn standing(book: &Book, subject: &ReadSubject, pressure: &Pressure, 
     let mut limits = Vec::new();
     let mut overrides = Vec::new();
     for (place, limit) in profile.limits.iter().enumerate() {
-        if nobody && limit.per != Per::Everything {
+        if (nobody && limit.per != Per::Everything) || !judge.is_in_force(limit) {
             continue;
         }
         for key in keys(limit, who) {
@@ -95,8 +95,9 @@ pub(super) fn standing(book: &Book, subject: &ReadSubject, pressure: &Pressure, 
             let state = judge.state(limit, key, set, window);
             let longest = state.tiers.iter().map(|tier| tier.tier.period).max().unwrap_or_default();
             let present = window.into_iter().flat_map(|window| window.present(now, longest));
+            // What everybody has is nobody's business.
             let counted = present
-                .take(Refusal::COUNTED_MOST)
+                .take(if limit.is_by_capacity() { 0 } else { Refusal::COUNTED_MOST })
                 .map(|event| counted(book, event.id, event.mark, event.leaves))
                 .collect();
             overrides.extend(set.cloned());

@@ -105,7 +105,10 @@ pub(super) fn detail(refusal: &Refusal, help: &str) -> String {
         refusal.effective
     );
     if refusal.cause == RefusalCause::Tightened {
-        let _ = write!(text, " at present (nominally {})", refusal.nominal);
+        text.push_str(" at present");
+        if !tier.is_by_capacity() {
+            let _ = write!(text, " (nominally {})", refusal.nominal);
+        }
     }
     text.push('.');
     if refusal.cause == RefusalCause::Tightened {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// At most `count` events in any `period`. Written `5/7d`.
+/// At most `count` events in any `period`. Written `5/7d`; or `capacity/1d`: as many as the HSMs carry, in
+/// force only while the capacity guard presses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tier {
     /// How many.
@@ -27,15 +28,34 @@ pub struct TierError {
     why: String,
 }
 
+impl Tier {
+    /// The count of a tier that the capacity guard sets.
+    pub const CAPACITY: u64 = u64::MAX;
+
+    /// Whether the capacity guard sets its count.
+    #[must_use]
+    pub const fn is_by_capacity(&self) -> bool {
+        self.count == Self::CAPACITY
+    }
+}
+
+/// How a tier that the capacity guard sets is written.
+const CAPACITY: &str = "capacity";
+
 impl FromStr for Tier {
     type Err = TierError;
 
     fn from_str(text: &str) -> Result<Self, TierError> {
         let refused = |why: &str| TierError { text: text.to_owned(), why: why.to_owned() };
         let (count, period) = text.split_once('/').ok_or_else(|| refused("give count/period"))?;
-        let count: u64 =
-            count.trim().parse().map_err(|_| refused("the count must be a whole number from 0"))?;
-        if count > MOST {
+        let count = count.trim();
+        let by_capacity = count == CAPACITY;
+        let count: u64 = if by_capacity {
+            Self::CAPACITY
+        } else {
+            count.parse().map_err(|_| refused("the count must be a whole number from 0, or \"capacity\""))?
+        };
+        if count > MOST && !by_capacity {
             return Err(refused("the count is above 1000000000"));
         }
         let period = humantime::parse_duration(period.trim())
@@ -52,7 +72,12 @@ impl FromStr for Tier {
 
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, short(self.period))
+        let period = short(self.period);
+        if self.is_by_capacity() {
+            write!(f, "{CAPACITY}/{period}")
+        } else {
+            write!(f, "{}/{period}", self.count)
+        }
     }
 }
 
@@ -102,6 +127,7 @@ mod tests {
             ("0/1d", 0, 86_400, "0/1d"),
             ("10/1w", 10, 604_800, "10/7d"),
             ("1/90m", 1, 5_400, "1/1h30m"),
+            ("capacity/24h", Tier::CAPACITY, 86_400, "capacity/1d"),
         ] {
             let tier: Tier = text.parse().unwrap();
             assert_eq!(tier, Tier { count, period: Duration::from_secs(seconds) }, "{text}");

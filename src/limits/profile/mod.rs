@@ -185,6 +185,12 @@ impl Profile {
 }
 
 impl Limit {
+    /// Whether the capacity guard sets its number.
+    #[must_use]
+    pub fn is_by_capacity(&self) -> bool {
+        self.tiers.iter().any(Tier::is_by_capacity)
+    }
+
     /// Its longest period.
     #[must_use]
     pub fn longest(&self) -> Duration {

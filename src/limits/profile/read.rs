@@ -71,6 +71,15 @@ fn limit(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Option<Limit
         check_kind(counts, *per, span, problems);
     }
     let tiers = tiers(section, problems);
+    if let (Some(tiers), Some((per, _))) = (&tiers, &per)
+        && tiers.iter().any(Tier::is_by_capacity)
+        && (tiers.len() > 1 || *per != Per::Everything || counts != Some(Counts::Certificates))
+    {
+        problems.add(
+            section.span(),
+            "limit.tiers: \"capacity\" is the only tier of a limit on certificates per everything",
+        );
+    }
     let exponent = section.number("exponent", 0.0..=4.0, problems);
     let shadow = section.boolean("shadow", problems).unwrap_or(false);
     let overridable = section.boolean("overridable", problems);

@@ -5,6 +5,7 @@ fn pressed(multiplier: f64) -> Pressure {
     Pressure {
         multiplier,
         state: GuardState::Red,
+        offered_per_day: None,
         reason: "340,000 certificates of 430,272 that the HSM carries".into(),
         utilisation: Some(0.92),
         forecast: Some("430,272 certificates are reached on 2016-03-18".into()),
@@ -118,4 +119,58 @@ fn a_guard_gone_blind_tightens_to_the_safe_multiplier_and_says_why() {
     let capacity = refused.refusal().unwrap().capacity.clone().unwrap();
     assert_eq!(capacity.state, GuardState::Blind);
     assert!(capacity.reason.contains("older than 5m"), "{}", capacity.reason);
+}
+
+fn everybody(tier: &str) -> String {
+    format!(
+        "[[limit]]\nname = \"capacity\"\ncounts = \"certificates\"\nper = \"everything\"\ntiers = [\"{tier}\"]\noverridable = false\n"
+    )
+}
+
+#[test]
+fn the_guard_lets_through_m_of_what_is_asked_for_and_no_limit_is_there_while_it_does_not_press() {
+    let text = format!("name = \"p\"\n{}", everybody("capacity/1d"));
+    let mut desk = Desk::new(Arc::new(Profile::parse(&text).unwrap()));
+    for number in 0..5 {
+        let allowed = desk.issue(&[&format!("a.{number}.example.com")]);
+        assert!(allowed.limits.is_empty(), "nothing presses");
+    }
+    // Of 20 a day 0.3: six, of which five are there.
+    desk.pressure = Pressure { offered_per_day: Some(20.0), ..pressed(0.3) };
+    assert!(allowed(&desk.issue(&["six.example.com"])));
+    let refused = desk.order(&["seven.example.com"]);
+    let refusal = refused.refusal().unwrap();
+    assert_eq!((refusal.cause, refusal.limit.as_str()), (RefusalCause::Tightened, "capacity"));
+    assert_eq!((refusal.count, refusal.effective), (6, 6));
+    assert!(refusal.counted.is_empty(), "other people's certificates are not shown");
+    for part in [
+        "6 certificates for everybody together in the last 1 day; capacity allows 6 in any such period at present.",
+        "no fault of yours",
+    ] {
+        assert!(refusal.detail.contains(part), "{part}: {}", refusal.detail);
+    }
+    assert!(!refusal.detail.contains("nominally"), "{}", refusal.detail);
+    // A renewal passes, and counts for nothing here.
+    let renewed = desk.issue(&["a.0.example.com"]);
+    assert!(allowed(&renewed) && renewed.renewal.is_some());
+    // The slope opens it again.
+    desk.pressure = Pressure { offered_per_day: Some(20.0), ..pressed(0.35) };
+    assert!(allowed(&desk.order(&["seven.example.com"])));
+    // A guard that knows no pace does not press by it.
+    desk.pressure = Pressure { offered_per_day: None, ..pressed(0.01) };
+    assert!(allowed(&desk.order(&["eight.example.com"])));
+}
+
+#[test]
+fn capacity_is_the_only_tier_of_a_limit_on_all_certificates() {
+    for (limit, fits) in [
+        (everybody("capacity/1d"), true),
+        (everybody("capacity/1d\", \"5/7d"), false),
+        (everybody("capacity/1d").replace("everything", "account"), false),
+        (everybody("capacity/1d").replace("\"certificates\"", "\"orders\""), false),
+        (everybody("capacities/1d"), false),
+    ] {
+        let parsed = Profile::parse(&format!("name = \"p\"\n{limit}"));
+        assert_eq!(parsed.is_ok(), fits, "{limit}: {parsed:?}");
+    }
 }
