@@ -376,7 +376,7 @@ mod tests {
         gap.remove(2);
         assert_eq!(faults(&gap, vec![]), [Fault::Missing { first: 7, last: 7 }]);
         // With all of it there, no checkpoint is needed.
-        assert_eq!(faults(&with_checkpoint(0, heads[3]), heads), []);
+        assert_eq!(faults(&with_checkpoint(0, heads[3]), heads.clone()), []);
         // A checkpoint that was changed is none.
         let mut changed = with_checkpoint(4, heads[3]);
         changed.last_mut().unwrap().actor.push('x');

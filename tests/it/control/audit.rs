@@ -147,10 +147,10 @@ fn old_lines_go_into_an_archive_and_the_rest_and_the_whole_still_verify() {
     let line = |name: &str| {
         site.goodstanding(&["credential", "new", "--name", name, "--scope", "read"]).ok();
     };
-    ["a", "b"].map(line);
+    ["a", "b"].into_iter().for_each(line);
     std::thread::sleep(std::time::Duration::from_secs(2));
     let time = SystemClock.now().to_string();
-    ["c", "d"].map(line);
+    ["c", "d"].into_iter().for_each(line);
     let before = lines(&site);
     let archive = site.path("audit-1.jsonl");
     let (file, other) = (archive.to_str().unwrap(), site.path("audit-2.jsonl"));
