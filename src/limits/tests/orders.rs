@@ -79,6 +79,7 @@ fn ten_accounts_from_an_address_in_three_hours_and_no_eleventh() {
         refused.refusal().unwrap().title(&refused.help),
         format!("too many registrations for this IP: see {}", refused.help)
     );
+    assert_eq!(refused.refusal().unwrap().title(""), "too many registrations for this IP", "without a page");
     assert!(allowed(&desk.register("192.0.2.2")), "another address");
     assert!(!allowed(&desk.register("::ffff:192.0.2.1")), "the same address in IPv6 form");
     assert!(!allowed(&desk.at("2016-01-17T12:59:59Z").register("192.0.2.1")));

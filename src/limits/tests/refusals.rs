@@ -12,7 +12,7 @@ fn a_refusal_names_limit_key_count_period_retry_time_and_what_counts() {
     assert_eq!(refusal.cause, RefusalCause::Limit);
     assert_eq!(
         refusal.detail,
-        "5 certificates for the registered domain example.com in the last 7 days; certificates-per-domain allows 5 in any such period. The next is possible from 2016-01-24T10:00:00Z: see https://letsencrypt.org/docs/rate-limits/"
+        "5 certificates for the registered domain example.com in the last 7 days; certificates-per-domain allows 5 in any such period. The next is possible from 2016-01-24T10:00:00Z: see https://ca.example/limits"
     );
     assert_eq!(refusal.title(&refused.help), "too many certificates for the registered domain example.com");
     let counted: Vec<_> = refusal
@@ -129,7 +129,7 @@ fn zero_blocks_a_key_renewals_included_until_the_override_ends() {
         assert_eq!(retry_at(&refused), Some(time("2016-01-18T00:00:00Z")));
         assert_eq!(
             refusal.detail,
-            "The operator blocked the registered domain example.com (limit certificates-per-domain) until 2016-01-18T00:00:00Z: see https://letsencrypt.org/docs/rate-limits/"
+            "The operator blocked the registered domain example.com (limit certificates-per-domain) until 2016-01-18T00:00:00Z: see https://ca.example/limits"
         );
     }
     assert!(allowed(&desk.order(&["example.org"])));

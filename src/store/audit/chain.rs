@@ -118,6 +118,11 @@ pub enum Fault {
     /// Two lines have one number, or the order is not that of the numbers.
     #[error("line {0} is there again, or out of order")]
     OutOfOrder(i64),
+    /// The anchor's line was archived.
+    #[error(
+        "line {0}, which an anchor names, is not in the database: it was archived; give the archive with --archive"
+    )]
+    Archived(i64),
     /// The log ends before the anchor.
     #[error("the log ends with line {end}, but line {anchor} was written: its end was cut off")]
     CutOff {
@@ -135,23 +140,54 @@ fn span(first: i64, last: i64) -> String {
     if first == last { format!("line {first} is") } else { format!("lines {first} to {last} are") }
 }
 
+/// The line that is left where the lines before were archived and removed. It stands in the chain like any
+/// other, and names the last of those lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint;
+
+impl Checkpoint {
+    /// The action of such a line.
+    pub const ACTION: &'static str = "audit.prune";
+
+    /// The last line that was removed, by such a line.
+    #[must_use]
+    pub fn of(line: &AuditLine) -> Option<AuditHead> {
+        if line.action != Self::ACTION {
+            return None;
+        }
+        let detail: serde_json::Value = serde_json::from_str(&line.detail).ok()?;
+        detail["through"].as_str()?.parse().ok()
+    }
+}
+
 /// Reads the log from its first line to its last and finds every fault.
 #[derive(Clone, Debug, Default)]
 pub struct Verifier {
     head: AuditHead,
     anchors: Vec<AuditHead>,
+    /// Where the lines before the first one ended, if that is not line 1.
+    before: Option<AuditHead>,
+    /// Whether a line says that those were archived.
+    archived: bool,
 }
 
 impl Verifier {
     /// One that expects the log to have these lines too.
     #[must_use]
     pub fn with_anchors(anchors: Vec<AuditHead>) -> Self {
-        Self { head: AuditHead::default(), anchors }
+        Self { anchors, ..Self::default() }
     }
 
     /// Reads the next line; what is wrong at it. Reading goes on from this line as it stands.
+    ///
+    /// A log that begins later than with line 1 is whole when one of its lines is the checkpoint that was left
+    /// for exactly the lines before ([`Checkpoint`]).
     pub fn read(&mut self, line: &AuditLine) -> Vec<Fault> {
         let mut faults = Vec::new();
+        if self.head == AuditHead::default() && line.number > 1 {
+            self.head = AuditHead { number: line.number - 1, hash: line.previous };
+            self.before = Some(self.head);
+        }
         let expected = self.head.number + 1;
         if line.number > expected {
             faults.push(Fault::Missing { first: expected, last: line.number - 1 });
@@ -165,16 +201,35 @@ impl Verifier {
         }
         let rewritten = |anchor: &&AuditHead| anchor.number == line.number && anchor.hash != line.hash;
         faults.extend(self.anchors.iter().find(rewritten).map(|_| Fault::Rewritten(line.number)));
+        if self.before.is_some() && line.reckon() == line.hash && Checkpoint::of(line) == self.before {
+            self.archived = true;
+        }
         self.head = line.head();
         faults
+    }
+
+    /// The last of the lines before the first one, where a checkpoint was left for them.
+    #[must_use]
+    pub fn archived(&self) -> Option<AuditHead> {
+        self.before.filter(|_| self.archived)
     }
 
     /// Ends after the last line: where the log ends, and what was expected after it.
     #[must_use]
     pub fn finish(self) -> (AuditHead, Vec<Fault>) {
         let end = self.head.number;
+        let mut faults = Vec::new();
+        if let Some(before) = self.before {
+            let archived = self.anchors.iter().map(|anchor| anchor.number);
+            let archived = archived.filter(|number| (1..=before.number).contains(number));
+            faults.extend(archived.max().map(Fault::Archived));
+            if !self.archived {
+                faults.push(Fault::Missing { first: 1, last: before.number });
+            }
+        }
         let beyond = self.anchors.iter().filter(|anchor| anchor.number > end).map(|anchor| anchor.number);
-        (self.head, beyond.max().map(|anchor| Fault::CutOff { end, anchor }).into_iter().collect())
+        faults.extend(beyond.max().map(|anchor| Fault::CutOff { end, anchor }));
+        (self.head, faults)
     }
 }
 
@@ -295,6 +350,37 @@ mod tests {
         }
         assert_eq!(faults(&forged, vec![]), []);
         assert_eq!(faults(&forged, vec![anchor]), [Fault::Rewritten(10)]);
+    }
+
+    #[test]
+    fn lines_that_were_archived_are_missing_without_exactly_their_checkpoint() {
+        let with_checkpoint = |removed: usize, through: AuditHead| {
+            let mut lines = log(10);
+            let detail = serde_json::json!({ "through": through.to_string() }).to_string();
+            let last = lines[9].head();
+            lines.push(AuditLine::follow(last, UnixTime(9_000), "root".into(), Checkpoint::ACTION, detail));
+            lines.drain(..removed);
+            lines
+        };
+        let heads: Vec<AuditHead> = log(10).iter().map(AuditLine::head).collect();
+        let kept = with_checkpoint(4, heads[3]);
+        assert_eq!(faults(&kept, vec![heads[4], heads[9]]), []);
+        assert_eq!(faults(&kept, vec![heads[2]]), [Fault::Archived(3)]);
+        // One line more went than the checkpoint says, or one of another name.
+        let missing = |last| [Fault::Missing { first: 1, last }];
+        assert_eq!(faults(&with_checkpoint(5, heads[3]), vec![]), missing(5));
+        let forged = AuditHead { number: 4, hash: Digest::ZERO };
+        assert_eq!(faults(&with_checkpoint(4, forged), vec![]), missing(4));
+        // A gap further on is none of its business.
+        let mut gap = kept.clone();
+        gap.remove(2);
+        assert_eq!(faults(&gap, vec![]), [Fault::Missing { first: 7, last: 7 }]);
+        // With all of it there, no checkpoint is needed.
+        assert_eq!(faults(&with_checkpoint(0, heads[3]), heads.clone()), []);
+        // A checkpoint that was changed is none.
+        let mut changed = with_checkpoint(4, heads[3]);
+        changed.last_mut().unwrap().actor.push('x');
+        assert_eq!(faults(&changed, vec![]), [Fault::Changed(11), Fault::Missing { first: 1, last: 4 }]);
     }
 
     #[test]

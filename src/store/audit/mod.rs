@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::StoreError;
 use crate::clock::UnixTime;
 
-pub use chain::{Digest, Fault, Verifier};
+pub use chain::{Checkpoint, Digest, Fault, Verifier};
 
 /// Who acts when nobody said who: the process, keeping the fleet fresh.
 const ITSELF: &str = "goodstanding";
@@ -143,6 +143,14 @@ pub trait AuditLog: Send + Sync + 'static {
 
     /// Lines after number `after`, `limit` at the most, in order.
     async fn audit_lines(&self, after: i64, limit: u32) -> Result<Vec<AuditLine>, StoreError>;
+
+    /// Removes the lines up to and with `through`, which the caller has put elsewhere for good, and writes
+    /// the [`Checkpoint`] for them, in one transaction. `detail` is told in it besides: a JSON object. How
+    /// many were removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the log has no such line.
+    async fn prune_audit(&self, through: AuditHead, detail: Value) -> Result<u64, StoreError>;
 
     /// Where the log ends now.
     async fn audit_head(&self) -> Result<AuditHead, StoreError>;

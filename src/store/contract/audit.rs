@@ -1,7 +1,7 @@
 //! The audit log.
 
 use super::*;
-use crate::store::audit::{AuditLine, NewLine, Verifier, acting_as};
+use crate::store::audit::{AuditHead, AuditLine, Checkpoint, Digest, NewLine, Verifier, acting_as};
 
 async fn lines(store: &dyn Store) -> Vec<AuditLine> {
     let lines = store.audit_lines(0, 10_000).await.unwrap();
@@ -125,4 +125,28 @@ pub(super) async fn a_portion_of_answers_is_one_line_a_token(bed: &dyn Bed) {
         })
         .collect();
     assert_eq!(signed, [("hsm-a".to_owned(), 2), ("hsm-b".to_owned(), 1)]);
+}
+
+pub(super) async fn a_pruned_log_goes_on_from_its_checkpoint(bed: &dyn Bed) {
+    let (store, issuer) = with_issuer(bed).await;
+    for number in 1..=5 {
+        store.register(issuer, &[good(number)]).await.unwrap();
+    }
+    let before = lines(store.as_ref()).await;
+    let told = || serde_json::json!({ "archive": "a.jsonl" });
+    let nowhere = AuditHead { number: 3, hash: Digest::ZERO };
+    assert!(matches!(store.prune_audit(nowhere, told()).await, Err(StoreError::Conflict(_))));
+    assert_eq!(lines(store.as_ref()).await, before);
+
+    assert_eq!(store.prune_audit(before[2].head(), told()).await.unwrap(), 3);
+    let after = lines(store.as_ref()).await;
+    assert_eq!(after[..3], before[3..]);
+    assert_eq!((after.len(), Checkpoint::of(&after[3])), (4, Some(before[2].head())));
+    let detail: serde_json::Value = serde_json::from_str(&after[3].detail).unwrap();
+    assert_eq!((&detail["lines"], &detail["archive"]), (&3.into(), &"a.jsonl".into()));
+    // All of it: the checkpoint stands alone, and the chain goes on from it.
+    assert_eq!(store.prune_audit(after[3].head(), told()).await.unwrap(), 4);
+    store.register(issuer, &[good(9)]).await.unwrap();
+    let last = lines(store.as_ref()).await;
+    assert_eq!(last.iter().map(|line| line.number).collect::<Vec<_>>(), [8, 9]);
 }

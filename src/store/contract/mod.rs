@@ -124,7 +124,8 @@ macro_rules! contract_of {
                 a_line_tells_who_acted_and_what_was_changed
                 a_refused_call_leaves_no_line
                 handles_that_write_together_make_one_chain_without_gaps
-                a_portion_of_answers_is_one_line_a_token;
+                a_portion_of_answers_is_one_line_a_token
+                a_pruned_log_goes_on_from_its_checkpoint;
             replies:
                 a_request_asked_again_gets_its_first_reply_for_a_day
                 another_request_with_the_same_key_is_a_mismatch

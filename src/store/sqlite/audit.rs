@@ -1,12 +1,13 @@
 //! The audit log: lines written inside the transaction they tell of.
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::rows::Reader;
 use super::write::Writing;
 use super::{SqliteStore, StoreError, statements};
 use crate::clock::{Clock, SystemClock, UnixTime};
-use crate::store::audit::{self, AuditHead, AuditLine, AuditLog, Digest, NewLine};
+use crate::store::audit::{self, AuditHead, AuditLine, AuditLog, Checkpoint, Digest, NewLine};
 
 impl Writing<'_> {
     /// Writes the lines of this transaction at the end of the log.
@@ -81,6 +82,31 @@ impl AuditLog for SqliteStore {
             .await
             .map_err(self.failed("reading the audit log of"))?;
         rows.iter().map(|row| line(&Reader { url: &self.url, row })).collect()
+    }
+
+    async fn prune_audit(&self, through: AuditHead, mut detail: Value) -> Result<u64, StoreError> {
+        let mut writing = self.write("pruning the audit log of").await?;
+        let lines: Option<i64> = sqlx::query_scalar(statements::AUDIT_UP_TO)
+            .bind(through.number)
+            .bind(through.hash.0.as_slice())
+            .fetch_optional(&mut *writing.transaction)
+            .await
+            .map_err(|error| writing.failed(error))?;
+        let Some(lines) = lines else {
+            return Err(StoreError::Conflict(format!("the audit log of {} has no line {through}", self.url)));
+        };
+        detail["through"] = Value::from(through.to_string());
+        detail["lines"] = Value::from(lines);
+        writing.audited.push(NewLine::new(Checkpoint::ACTION, &detail));
+        // Before the others go: it is chained to the last of them when all do.
+        writing.write_audit().await?;
+        let removed = sqlx::query(statements::AUDIT_PRUNE)
+            .bind(through.number)
+            .execute(&mut *writing.transaction)
+            .await
+            .map_err(|error| writing.failed(error))?;
+        writing.commit().await?;
+        Ok(removed.rows_affected())
     }
 
     async fn audit_head(&self) -> Result<AuditHead, StoreError> {

@@ -136,6 +136,11 @@ pub(super) const AUDIT_APPEND: &str = "INSERT INTO audit (number, time, actor, a
 pub(super) const AUDIT_LINES: &str = "SELECT number, time, actor, action, detail, previous, hash FROM audit
      WHERE number > ?1 ORDER BY number LIMIT ?2";
 
+/// How many lines there are up to the one that is `?1` by number and hash.
+pub(super) const AUDIT_UP_TO: &str = "SELECT (SELECT count(*) FROM audit WHERE number <= ?1) FROM audit
+     WHERE number = ?1 AND hash = ?2";
+pub(super) const AUDIT_PRUNE: &str = "DELETE FROM audit WHERE number <= ?1";
+
 /// Begun before `?1`, or before `?2` and still without a reply.
 pub(super) const REPLY_FORGET: &str = "DELETE FROM reply WHERE begun < ?2 AND (begun < ?1 OR status IS NULL)";
 pub(super) const REPLY_FIND: &str =
@@ -294,6 +299,8 @@ pub(super) const ALL: &[&str] = &[
     AUDIT_HEAD,
     AUDIT_APPEND,
     AUDIT_LINES,
+    AUDIT_UP_TO,
+    AUDIT_PRUNE,
     REPLY_FORGET,
     REPLY_FIND,
     REPLY_BEGIN,

@@ -1,5 +1,6 @@
 //! The audit log of a running installation, and finding what was done to it.
 
+use goodstanding::clock::{Clock, SystemClock};
 use goodstanding::store;
 use serde_json::{Value, json};
 
@@ -136,6 +137,75 @@ fn an_end_that_was_cut_off_is_found_by_an_anchor_from_the_log_or_the_metrics() {
     site.goodstanding(&["audit", "verify"]).ok();
     verify().exits(1).says(&["its end was cut off"]);
     site.goodstanding(&["audit", "verify", "--anchor", "nonsense"]).exits(2);
+}
+
+#[test]
+fn old_lines_go_into_an_archive_and_the_rest_and_the_whole_still_verify() {
+    let site = Site::bare(KeyKind::P256);
+    let ca = site.ca.certificate();
+    site.goodstanding(&["issuer", "add", "--name", ISSUER, "--certificate", ca.to_str().unwrap()]).ok();
+    let line = |name: &str| {
+        site.goodstanding(&["credential", "new", "--name", name, "--scope", "read"]).ok();
+    };
+    ["a", "b"].into_iter().for_each(line);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let time = SystemClock.now().to_string();
+    ["c", "d"].into_iter().for_each(line);
+    let before = lines(&site);
+    let archive = site.path("audit-1.jsonl");
+    let (file, other) = (archive.to_str().unwrap(), site.path("audit-2.jsonl"));
+    let prune = |before: &str, file: &str| {
+        site.goodstanding(&["audit", "prune", "--before", before, "--archive", file])
+    };
+    prune("2099-01-01", file).exits(2).says(&["in the future"]);
+    prune("soon", file).exits(2).says(&["no date such as"]);
+    prune("2020-01-01", file).ok().says(&["nothing was pruned"]);
+    assert!(!archive.exists());
+    prune(&time, file).ok().says(&["3 lines, up to 3:", "audit-1.jsonl"]);
+    // 4, 5, and the checkpoint.
+    let after = lines(&site);
+    assert_eq!(after[..2], before[3..]);
+    assert_eq!((after.len(), &after[2]["action"]), (3, &json!("audit.prune")));
+    let anchor = format!("2:{}", before[1]["hash"].as_str().unwrap());
+    let verify = |more: &[&str]| site.goodstanding(&[&["audit", "verify"], more].concat());
+    verify(&[]).ok().says(&["3 lines, those up to 3:"]);
+    verify(&["--archive", file, "--anchor", &anchor]).ok().says(&["6 lines\n"]);
+    verify(&["--anchor", &anchor]).exits(1).says(&["give the archive"]);
+    prune(&time, file).ok().says(&["nothing was pruned"]);
+    // Nothing is written over, and a second archive goes on where the first ended.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let later = SystemClock.now().to_string();
+    prune(&later, file).exits(1).says(&["creating the archive", "exists"]);
+    prune(&later, other.to_str().unwrap()).ok();
+    verify(&[]).ok().says(&["1 lines"]);
+    verify(&["--archive", other.to_str().unwrap(), "--archive", file]).ok().says(&["7 lines"]);
+    verify(&["--archive", file]).exits(1).says(&["lines 4 to 6 are missing"]);
+    // An archive is as good as the log: a change in it is found.
+    let text = std::fs::read_to_string(&archive).unwrap();
+    std::fs::write(&archive, text.replacen("credential.new", "credential.old", 1)).unwrap();
+    verify(&["--archive", file, "--archive", other.to_str().unwrap()]).exits(1).says(&["line 2 was changed"]);
+}
+
+#[test]
+fn a_line_that_was_removed_without_a_checkpoint_is_found_after_a_prune_too() {
+    let site = Site::bare(KeyKind::P256);
+    for name in ["a", "b", "c"] {
+        site.goodstanding(&["credential", "new", "--name", name, "--scope", "read"]).ok();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let time = SystemClock.now().to_string();
+    for name in ["d", "e", "f"] {
+        site.goodstanding(&["credential", "new", "--name", name, "--scope", "read"]).ok();
+    }
+    let file = site.path("audit.jsonl");
+    let prune = ["audit", "prune", "--before", &time, "--archive", file.to_str().unwrap()];
+    site.goodstanding(&prune).ok();
+    tamper(&site, "DELETE FROM audit WHERE number = 5");
+    site.goodstanding(&["audit", "verify"]).exits(1).says(&["lines 1 to 5 are missing"]);
+    let file = site.path("again.jsonl");
+    let prune = ["audit", "prune", "--before", &time, "--archive", file.to_str().unwrap()];
+    site.goodstanding(&prune).exits(1).says(&["nothing was pruned, so that nothing is hidden"]);
+    assert!(!file.exists());
 }
 
 /// The store as a library: a line can be written only where the change is.
