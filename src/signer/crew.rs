@@ -66,9 +66,10 @@ impl Worker {
         self.hung.load(Ordering::SeqCst)
     }
 
-    /// Keeps a signature, and how long it took, for its group. Whether the group is to go now.
-    pub(crate) fn keep(&self, job: Job, signature: Vec<u8>, took: Duration) -> bool {
-        lock(&self.signed).add(job, signature, took)
+    /// Keeps a signature of one of so many sessions, and how long it took, for its group. Whether the
+    /// group is to go now.
+    pub(crate) fn keep(&self, job: Job, signature: Vec<u8>, took: Duration, sessions: u16) -> bool {
+        lock(&self.signed).add(job, signature, took, usize::from(sessions))
     }
 
     /// The signatures to hand on.

@@ -44,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) room: bool,
     /// Waited while every session worked: it counts for the rate.
     pub(crate) measured: bool,
+    /// How many others waited when it was taken.
+    pub(crate) behind: usize,
     arrived: Stopwatch,
     _outstanding: Outstanding,
 }
@@ -60,6 +62,7 @@ impl Job {
             find_anew: false,
             room: true,
             measured: false,
+            behind: 0,
             arrived: Stopwatch::start(),
             _outstanding: load.enter(order.lane),
         }
@@ -297,6 +300,7 @@ impl Queue {
         }
         self.weigh(jobs);
         let Some((_, place, mut job)) = popped else { return Next::Nothing };
+        job.behind = Lane::ALL.into_iter().map(|lane| jobs.waiting.len(lane)).sum();
         job.place = Some(place);
         job.measured = measured;
         Next::Job(job)

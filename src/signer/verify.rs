@@ -1,43 +1,59 @@
 //! Every signature is verified before it leaves the signer, on threads beside the sessions, so that the
 //! token signs the next one meanwhile.
 //!
-//! On a fast token under load signatures travel in groups: waking a thread for each of them costs as
-//! much as a good part of a P-256 signature. A group waits for at most a millisecond, and never while a
-//! session has nothing else to do.
+//! Under load signatures travel in groups: waking a verifier and then the caller for each of them costs as
+//! much as a good part of a P-256 signature, and more than verifying one of RSA. A group of which somebody
+//! waits for one leaves within a millisecond; one of refreshed answers, for which nobody waits, within
+//! [`REFRESH_TIME`]. None waits while a session has nothing else to do, nor so long that the sessions
+//! could run out of work because what they made has not come back to who asks for more.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::SignError;
+use super::lane::Lane;
 use super::module::lock;
 use super::pool::Pool;
 use super::queue::{Job, Work};
 use crate::clock::Stopwatch;
 
-/// Signatures that travel together at the most.
+/// Signatures that travel together at the most where somebody waits for one of them.
 const GROUP: usize = 16;
-/// How long the first of a group waits for the others.
+/// How long the first of a group waits for the others where somebody waits for one of them.
 const GROUP_TIME: Duration = Duration::from_millis(1);
+/// The same where all are refreshed answers.
+const REFRESH_GROUP: usize = 32;
+/// How long the first waits there.
+const REFRESH_TIME: Duration = Duration::from_millis(20);
 
 /// Signatures of one session on their way to the verifiers.
 #[derive(Default)]
 pub(crate) struct Group {
     checks: Vec<Check>,
     since: Option<Stopwatch>,
+    /// Somebody waits for one of them.
+    urgent: bool,
 }
 
 impl Group {
-    /// Adds a signature. Whether the group is to go now: on a token that is not fast, always.
-    pub(crate) fn add(&mut self, job: Job, signature: Vec<u8>, took: Duration) -> bool {
+    /// Adds a signature that one of so many sessions made. Whether the group is to go now: when the next
+    /// signature would make it wait too long, always.
+    pub(crate) fn add(&mut self, job: Job, signature: Vec<u8>, took: Duration, sessions: usize) -> bool {
+        self.urgent |= job.order.lane != Lane::Refresh;
+        let behind = job.behind;
         self.checks.push(Check { job, signature });
         let since = *self.since.get_or_insert_with(Stopwatch::start);
-        self.checks.len() >= GROUP || took >= GROUP_TIME / 2 || since.elapsed() >= GROUP_TIME
+        let (most, patience) = if self.urgent { (GROUP, GROUP_TIME) } else { (REFRESH_GROUP, REFRESH_TIME) };
+        // As much is to wait for the sessions as they all may hold back.
+        let short = !self.urgent && behind < self.checks.len() * sessions;
+        short || self.checks.len() >= most || took >= patience / 2 || since.elapsed() >= patience
     }
 
     /// Takes everything out.
     pub(crate) fn take(&mut self) -> Vec<Check> {
         self.since = None;
+        self.urgent = false;
         std::mem::take(&mut self.checks)
     }
 }
@@ -139,5 +155,71 @@ impl Pool {
         } else {
             self.try_again(job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixTime;
+    use crate::ocsp::SignatureAlgorithm;
+    use crate::signer::KeyReference;
+    use crate::signer::lane::Order;
+    use crate::signer::queue::Reply;
+
+    /// A job of a lane behind which so many others waited.
+    fn job(lane: Lane, behind: usize) -> Job {
+        let work = Work::Prepare {
+            reference: KeyReference::Label("key".into()),
+            algorithm: SignatureAlgorithm::Ed25519,
+            public_key: Vec::new(),
+        };
+        let order = Order::new(lane, UnixTime(1));
+        let mut job = Job::new(work, order, Reply::Nobody, &Arc::default());
+        job.behind = behind;
+        job
+    }
+
+    /// After how many signatures of that lane and time, made without pause, a group goes.
+    fn length(lane: Lane, took: Duration, behind: usize, sessions: usize) -> usize {
+        let mut group = Group::default();
+        (1..).find(|_| group.add(job(lane, behind), Vec::new(), took, sessions)).unwrap_or_default()
+    }
+
+    #[test]
+    fn refreshed_answers_travel_together_on_a_token_of_a_millisecond_and_others_alone() {
+        let millisecond = Duration::from_millis(1);
+        assert_eq!(length(Lane::Refresh, millisecond, 200, 2), REFRESH_GROUP);
+        for lane in [Lane::Revocation, Lane::First, Lane::Live] {
+            assert_eq!(length(lane, millisecond, 200, 2), 1, "{lane}");
+        }
+        assert_eq!(length(Lane::Refresh, REFRESH_TIME / 2, 200, 2), 1, "a slow token");
+    }
+
+    #[test]
+    fn sessions_hold_nothing_back_that_would_leave_them_without_work() {
+        let millisecond = Duration::from_millis(1);
+        assert_eq!(length(Lane::Refresh, millisecond, 0, 1), 1);
+        assert_eq!(length(Lane::Refresh, millisecond, 192, 64), 4);
+        assert_eq!(length(Lane::Refresh, millisecond, 7, 2), 4);
+    }
+
+    #[test]
+    fn one_that_somebody_waits_for_takes_the_others_along() {
+        let mut group = Group::default();
+        let took = Duration::from_millis(1);
+        assert!(!group.add(job(Lane::Refresh, 100), Vec::new(), took, 2));
+        assert!(group.add(job(Lane::Live, 100), Vec::new(), took, 2));
+        assert_eq!(group.take().len(), 2);
+        assert!(!group.add(job(Lane::Refresh, 100), Vec::new(), took, 2), "the next group begins anew");
+    }
+
+    #[test]
+    fn a_group_goes_when_its_time_is_over() {
+        let mut group = Group::default();
+        let took = Duration::from_micros(100);
+        assert!(!group.add(job(Lane::Refresh, 100), Vec::new(), took, 2));
+        std::thread::sleep(REFRESH_TIME);
+        assert!(group.add(job(Lane::Refresh, 100), Vec::new(), took, 2));
     }
 }

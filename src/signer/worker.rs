@@ -269,7 +269,7 @@ impl SessionThread<'_> {
         let trouble = match outcome {
             Ok(Some(signature)) => {
                 self.pool.stats.call_time.record(time);
-                if self.worker.keep(job, signature, time) {
+                if self.worker.keep(job, signature, time, self.pool.settings.sessions) {
                     self.pool.hand_on(self.worker.take_signed());
                 }
                 return Ok(());
