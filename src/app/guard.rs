@@ -97,6 +97,10 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
 
 /// Sets the levers as a report says.
 fn obey(report: &Report, terms: &Terms, levers: &Levers) {
+    if report.watch_only {
+        levers.set(1, 1.0);
+        return;
+    }
     let refresh = Duration::from_secs(report.refresh_seconds);
     let pack = u32::try_from(report.pack).unwrap_or(u32::MAX);
     levers.set(pack, refresh.as_secs_f64() / terms.refresh.as_secs_f64());
@@ -174,6 +178,7 @@ fn reckoning(settings: &Settings) -> guard::Settings {
         },
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
         pack_max: capacity.pack_max,
+        watch_only: !capacity.enforce,
         throttle: throttle::Settings {
             climb: capacity.slope,
             every: SLOPE_PER,

@@ -84,6 +84,8 @@ pub struct ResponderSettings {
 /// What the capacity guard reckons with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CapacitySettings {
+    /// Whether what the guard finds moves levers and limits; else it only watches and reports.
+    pub enforce: bool,
     /// The part of the measured rate that is counted on (η), above 0 and at most 1.
     pub headroom: f64,
     /// The outage to be survived.
@@ -113,6 +115,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 impl Default for CapacitySettings {
     fn default() -> Self {
         Self {
+            enforce: true,
             headroom: 0.8,
             outage: 24 * HOUR,
             drain: 24 * HOUR,

@@ -25,6 +25,8 @@ pub struct Settings {
     pub pack_max: u64,
     /// How the multiplier moves.
     pub throttle: throttle::Settings,
+    /// It only watches: what it finds moves no lever and presses on nobody.
+    pub watch_only: bool,
     /// The time constant over which offered issuance is smoothed.
     pub smoothing: Duration,
 }
@@ -139,6 +141,7 @@ impl Guard {
             at: now,
             lease_until: now.plus(throttle.lease),
             state: State::Blind,
+            watch_only: self.settings.watch_only,
             lever: lever(value, &levers),
             reason: format!("the guard is blind: {why}"),
             multiplier: value,
@@ -213,6 +216,7 @@ impl Guard {
         let (peak, peak_day) = forecast.peak(admitted);
         let mut report = Report {
             at: reading.now,
+            watch_only: self.settings.watch_only,
             lease_until: reading.now.plus(throttle.lease),
             lever: lever(multiplier.value, &levers),
             multiplier: multiplier.value,

@@ -260,6 +260,9 @@ impl LiveGuard {
 /// What the limiter is told.
 #[must_use]
 pub fn pressure(report: &Report, lease: Duration, safe: f64) -> Pressure {
+    if report.watch_only {
+        return Pressure::none();
+    }
     Pressure {
         multiplier: report.multiplier,
         state: match report.state {

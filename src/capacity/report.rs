@@ -93,6 +93,9 @@ impl From<&TokenReading> for TokenReport {
 pub struct Report {
     /// In one word.
     pub state: State,
+    /// The guard only watches: it moves no lever and presses on nobody.
+    #[serde(default)]
+    pub watch_only: bool,
     /// The lever in use.
     pub lever: Lever,
     /// Why, for people.

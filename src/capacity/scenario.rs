@@ -258,6 +258,7 @@ impl Scenario {
             work: Work { per_refresh: answers, per_issuance: file.signatures.per_issuance },
             pack_max: file.signatures.pack_max.max(1),
             throttle: throttle::Settings::default(),
+            watch_only: false,
             smoothing: DAY,
         };
         Ok(Self {

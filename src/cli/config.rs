@@ -136,6 +136,7 @@ fn document(settings: &Settings) -> Value {
             "headroom": settings.capacity.headroom,
             "outage": span(settings.capacity.outage),
             "drain": span(settings.capacity.drain),
+            "enforce": settings.capacity.enforce,
             "pack_max": settings.capacity.pack_max,
             "lease": span(settings.capacity.lease),
             "safe_multiplier": settings.capacity.safe_multiplier,

@@ -18,6 +18,7 @@ pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Ca
     let renewal_age = section.duration("renewal_age", problems);
     let lease = section.duration("lease", problems);
     let read = CapacitySettings {
+        enforce: section.boolean("enforce", problems).unwrap_or(defaults.enforce),
         headroom: section.fraction("headroom", problems).unwrap_or(defaults.headroom),
         outage: section.duration("outage", problems).unwrap_or(defaults.outage),
         drain: section.duration("drain", problems).unwrap_or(defaults.drain),

@@ -7,6 +7,7 @@
 mod support;
 
 mod capacity;
+mod closed_loop;
 mod command_line;
 mod conformance;
 mod control;

@@ -15,6 +15,7 @@ fn settings() -> Settings {
         reserve: Reserve { headroom: 0.8, live: None, outage: 24 * HOUR, drain: 24 * HOUR },
         work: Work { per_refresh: 1.0, per_issuance: 0.0 },
         pack_max: 1,
+        watch_only: false,
         throttle: throttle::Settings::default(),
         smoothing: 24 * HOUR,
     }

@@ -31,8 +31,8 @@ fn profile(limits: &str) -> Arc<Profile> {
 fn shipped(name: &str) -> Arc<Profile> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/limits");
     let mut profile = Profile::load(&path.join(format!("{name}.toml"))).unwrap();
-    assert_eq!(profile.help, "", "the page that explains limits is the deployment's, not the profile's");
-    profile.help = "https://ca.example/limits".to_owned();
+    assert_eq!(&*profile.help, "", "the page that explains limits is the deployment's, not the profile's");
+    profile.help = "https://ca.example/limits".into();
     Arc::new(profile)
 }
 

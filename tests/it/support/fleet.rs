@@ -12,7 +12,7 @@ use goodstanding::ocsp::{
 };
 use goodstanding::store::sqlite::SqliteStore;
 use goodstanding::store::{
-    AnswerOutcome, CertificateEntry, CertificateRecord, CertificateState, IssuerId, NewAnswer,
+    AnswerOutcome, CertificateEntry, CertificateRecord, CertificateState, GuardRecord, IssuerId, NewAnswer,
     ResponderNumber, Shard, Store,
 };
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -178,6 +178,22 @@ impl Fleet {
             signature: signature.as_ref().to_vec().into(),
             packed: false,
         }
+    }
+
+    /// What the capacity guard has written down.
+    pub(crate) fn guard(&self) -> GuardRecord {
+        self.runtime.block_on(self.store.guard()).unwrap().expect("the guard has looked")
+    }
+
+    /// Puts another document in its place.
+    pub(crate) fn keep_guard(&self, document: &str) {
+        let record = GuardRecord { document: document.to_owned(), ..self.guard() };
+        self.runtime.block_on(self.store.keep_guard(&record)).unwrap();
+    }
+
+    /// Measures the token.
+    pub(crate) fn bench(&self, arguments: &[&str]) {
+        self.site.goodstanding(&[&["hsm", "bench"], arguments].concat()).ok();
     }
 
     /// Revokes as another process would.
