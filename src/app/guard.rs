@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,10 +25,13 @@ use crate::server::control::api::CapacityReport;
 use crate::shelf::Shelf;
 use crate::shutdown::Shutdown;
 use crate::signer::{Signer, TokenState};
-use crate::store::CapacityProfile;
+use crate::store::{CapacityProfile, Store};
 use crate::telemetry::{Encoded, Scrape};
 
 pub use crate::capacity::live::last_report;
+
+/// How often it is read what other processes' limiters were asked for.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// The time that `capacity.slope` is for.
 const SLOPE_PER: Duration = Duration::from_secs(900);
@@ -40,7 +44,7 @@ pub(super) struct Sources {
     pub(super) signers: Arc<ArcSwap<Vec<Signer>>>,
     /// What the engine is asked to do.
     pub(super) levers: Arc<Levers>,
-    /// New certificates asked for since the start, accepted or refused, renewals not counted.
+    /// New certificates asked for here since the start, accepted or refused, renewals not counted.
     pub(super) offered: Box<dyn Fn() -> u64 + Send>,
 }
 
@@ -85,6 +89,9 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
         }
     });
     let mut meter = Meter { known, away: BTreeMap::new(), offered: 0 };
+    let elsewhere = Elsewhere::start(Arc::clone(&app.store), shutdown).await?;
+    let here = sources.offered;
+    let sources = Sources { offered: Box::new(move || here() + elsewhere.offered()), ..sources };
     let measure = move || meter.read(&sources);
     let settings = move || {
         let settings = app.settings();
@@ -106,15 +113,49 @@ fn obey(report: &Report, terms: &Terms, levers: &Levers) {
     levers.set(pack, refresh.as_secs_f64() / terms.refresh.as_secs_f64());
 }
 
-/// Follows the guard of another process; it ends with `shutdown`.
-pub(super) async fn follow(app: &Arc<App>, shutdown: &Shutdown) -> Followed {
+/// Follows the guard of another process, and tells it what is asked for here: new certificates since the
+/// start. It ends with `shutdown`.
+pub(super) async fn follow(
+    app: &Arc<App>,
+    offered: impl FnMut() -> u64 + Send + 'static,
+    shutdown: &Shutdown,
+) -> Followed {
     let (mut follower, followed) = Follower::new(Arc::clone(&app.store), Arc::clone(&app.clock));
     follower.read(app.settings().capacity.safe_multiplier).await;
     let app = Arc::clone(app);
     let safe = move || app.settings().capacity.safe_multiplier;
     let stop = shutdown.clone();
-    shutdown.spawn(async move { follower.run(safe, stop).await });
+    shutdown.spawn(async move { follower.run(safe, offered, stop).await });
     followed
+}
+
+/// What limiters in other processes are asked for.
+struct Elsewhere(Arc<AtomicU64>);
+
+impl Elsewhere {
+    /// Counts from now on, until `shutdown`.
+    async fn start(store: Arc<dyn Store>, shutdown: &Shutdown) -> Result<Self, AppError> {
+        let before = store.offered().await?;
+        let (count, stop) = (Arc::new(AtomicU64::new(0)), shutdown.clone());
+        let counted = Arc::clone(&count);
+        shutdown.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.stopped() => return,
+                    () = tokio::time::sleep(COUNT_EVERY) => {}
+                }
+                match store.offered().await {
+                    Ok(offered) => counted.store(offered.saturating_sub(before), Ordering::Relaxed),
+                    Err(error) => tracing::warn!(%error, "cannot read what other limiters are asked for"),
+                }
+            }
+        });
+        Ok(Self(count))
+    }
+
+    fn offered(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What is remembered between two readings.

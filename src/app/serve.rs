@@ -130,7 +130,9 @@ pub async fn serve(
         _ = running.pressure.set(findings.pressure);
         Some(guard::told(findings.report))
     } else if roles.contains(&Role::Control) {
-        let followed = guard::follow(&app, &shutdown).await;
+        let asking = Arc::clone(&running);
+        let offered = move || asking.limiter.get().map_or(0, |limiter| limiter.tally().new_orders);
+        let followed = guard::follow(&app, offered, &shutdown).await;
         _ = running.pressure.set(followed.pressure);
         Some(guard::heard(followed.report))
     } else {

@@ -51,6 +51,8 @@ pub struct Follower {
     pressure: watch::Sender<Pressure>,
     report: watch::Sender<Option<Report>>,
     failing: bool,
+    /// Orders that the guard was told of.
+    told: u64,
 }
 
 impl Follower {
@@ -59,7 +61,7 @@ impl Follower {
     pub fn new(store: Arc<dyn Store>, clock: SharedClock) -> (Self, Followed) {
         let (pressure, pressures) = watch::channel(Pressure::none());
         let (report, reports) = watch::channel(None);
-        let follower = Self { store, clock, pressure, report, failing: false };
+        let follower = Self { store, clock, pressure, report, failing: false, told: 0 };
         (follower, Followed { pressure: pressures, report: reports })
     }
 
@@ -81,13 +83,38 @@ impl Follower {
         }
     }
 
-    /// Reads again and again until the stop; `safe` is asked for each time.
-    pub async fn run(mut self, mut safe: impl FnMut() -> f64 + Send, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                () = shutdown.stopped() => return,
-                () = tokio::time::sleep(READ_EVERY) => self.read(safe()).await,
+    /// Tells the guard of the new certificates that the limiter here was asked for so far; it counts them
+    /// as its own.
+    async fn tell(&mut self, offered: u64) {
+        let more = offered.saturating_sub(self.told);
+        if more == 0 {
+            return;
+        }
+        match self.store.add_offered(more).await {
+            Ok(()) => self.told = offered,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell the capacity guard what is asked for; trying again")
             }
         }
+    }
+
+    /// Reads, and tells what was asked for, again and again until the stop. `safe` and `offered`, new
+    /// certificates asked for since the start, are asked for each time.
+    pub async fn run(
+        mut self,
+        mut safe: impl FnMut() -> f64 + Send,
+        mut offered: impl FnMut() -> u64 + Send,
+        shutdown: Shutdown,
+    ) {
+        loop {
+            tokio::select! {
+                () = shutdown.stopped() => break,
+                () = tokio::time::sleep(READ_EVERY) => {
+                    self.tell(offered()).await;
+                    self.read(safe()).await;
+                }
+            }
+        }
+        self.tell(offered()).await;
     }
 }

@@ -216,6 +216,12 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// What the capacity guard knew; none before its first look.
     async fn guard(&self) -> Result<Option<GuardRecord>, StoreError>;
 
+    /// Counts new certificates that a limiter apart from the guard was asked for.
+    async fn add_offered(&self, orders: u64) -> Result<(), StoreError>;
+
+    /// How many such limiters were asked for, ever.
+    async fn offered(&self) -> Result<u64, StoreError>;
+
     /// The end of the feed: changes after now come after this.
     async fn feed_position(&self) -> Result<FeedPosition, StoreError>;
 

@@ -18,8 +18,8 @@ use crate::support::http;
 use crate::support::server::Server;
 use crate::support::site::TOKEN_LABEL;
 
-/// Answers last so long, and are due after `REFRESH`: slack of 50 s.
-const VALIDITY: Duration = Duration::from_secs(110);
+/// Answers last so long, and are due after `REFRESH`: slack of a minute.
+const VALIDITY: Duration = Duration::from_secs(120);
 const REFRESH: Duration = Duration::from_secs(60);
 /// A pair of YubiHSM 2 signs so many a second with P-256.
 const SLOW: f64 = 14.0;
@@ -31,7 +31,7 @@ const PACK: u32 = 3;
 /// New certificates a second that are asked for.
 const ASKED: f64 = 5.0;
 /// How long the token is slow, and then fast.
-const SHORTAGE: Duration = Duration::from_secs(170);
+const SHORTAGE: Duration = Duration::from_secs(200);
 const PLENTY: Duration = Duration::from_secs(40);
 /// How often the guard looks, and a little: what it finds is in force so much later at most.
 const LOOK: f64 = 11.0;

@@ -50,3 +50,11 @@ pub(super) async fn what_the_guard_knows_replaces_what_it_knew(bed: &dyn Bed) {
     store.keep_guard(&record(4, "{\"m\":0.5}")).await.unwrap();
     assert_eq!(bed.handle().await.guard().await.unwrap(), Some(record(4, "{\"m\":0.5}")));
 }
+
+pub(super) async fn what_limiters_were_asked_for_adds_up(bed: &dyn Bed) {
+    let (store, other) = (bed.handle().await, bed.handle().await);
+    assert_eq!(store.offered().await.unwrap(), 0);
+    store.add_offered(3).await.unwrap();
+    other.add_offered(4).await.unwrap();
+    assert_eq!((store.offered().await.unwrap(), other.offered().await.unwrap()), (7, 7));
+}

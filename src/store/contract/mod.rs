@@ -102,7 +102,8 @@ macro_rules! contract_of {
                 a_certificate_with_another_answer_leaves_its_pack;
             fleet:
                 a_fleet_is_counted_by_issuer_lifetime_day_and_revocation
-                what_the_guard_knows_replaces_what_it_knew;
+                what_the_guard_knows_replaces_what_it_knew
+                what_limiters_were_asked_for_adds_up;
             feed:
                 another_handle_sees_what_changed_and_the_writer_does_not
                 what_changes_nothing_is_not_announced

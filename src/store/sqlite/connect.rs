@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_control.sql"),
     include_str!("migrations/0005_guard.sql"),
     include_str!("migrations/0006_packs.sql"),
+    include_str!("migrations/0007_offered.sql"),
 ];
 
 /// The oldest SQLite that may write: up to 3.51.2 a reset of the write-ahead log can corrupt.

@@ -57,4 +57,22 @@ impl SqliteStore {
         })
         .transpose()
     }
+
+    pub(super) async fn put_offered(&self, orders: u64) -> Result<(), StoreError> {
+        let mut writing = self.write("counting the orders asked for in").await?;
+        sqlx::query(statements::OFFERED_ADD)
+            .bind(i64::try_from(orders).unwrap_or(i64::MAX))
+            .execute(&mut *writing.transaction)
+            .await
+            .map_err(|error| writing.failed(error))?;
+        writing.commit().await
+    }
+
+    pub(super) async fn read_offered(&self) -> Result<u64, StoreError> {
+        let orders: i64 = sqlx::query_scalar(statements::OFFERED)
+            .fetch_one(&self.pools.readers)
+            .await
+            .map_err(self.failed("reading the orders asked for in"))?;
+        Ok(u64::try_from(orders).unwrap_or_default())
+    }
 }

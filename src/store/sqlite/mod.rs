@@ -193,6 +193,14 @@ impl Store for SqliteStore {
         self.read_guard().await
     }
 
+    async fn add_offered(&self, orders: u64) -> Result<(), StoreError> {
+        self.put_offered(orders).await
+    }
+
+    async fn offered(&self) -> Result<u64, StoreError> {
+        self.read_offered().await
+    }
+
     async fn feed_position(&self) -> Result<FeedPosition, StoreError> {
         self.feed_end().await
     }

@@ -108,6 +108,9 @@ pub(super) const GUARD_PUT: &str = "INSERT INTO capacity_guard (one, at, documen
      ON CONFLICT (one) DO UPDATE SET at = excluded.at, document = excluded.document";
 pub(super) const GUARD: &str = "SELECT at, document FROM capacity_guard WHERE one = 1";
 
+pub(super) const OFFERED_ADD: &str = "UPDATE limits_offered SET orders = orders + ?1 WHERE one = 1";
+pub(super) const OFFERED: &str = "SELECT orders FROM limits_offered WHERE one = 1";
+
 /// The last position pruned, and the end of the feed.
 pub(super) const FEED_BOUNDS: &str =
     "SELECT p.position, max(p.position, coalesce((SELECT max(position) FROM feed), 0))
@@ -296,6 +299,8 @@ pub(super) const ALL: &[&str] = &[
     FEED_PRUNED,
     PROFILE_PUT,
     PROFILES,
+    OFFERED_ADD,
+    OFFERED,
     AUDIT_HEAD,
     AUDIT_APPEND,
     AUDIT_LINES,

@@ -323,6 +323,11 @@ fn a_limiter_in_a_process_of_its_own_follows_the_guard_of_the_one_that_signs() {
     let same = shown["pressure"]["multiplier"].as_f64().unwrap() - multiplier;
     assert!(same.abs() < 0.05 && shown["limits"][0]["tiers"][0]["effective"] == 1, "{shown}");
 
+    // And what was asked for here is known there.
+    eventually("what is offered to come round", Duration::from_secs(60), || {
+        (capacity()["offered_per_day"].as_f64().unwrap() > 0.0).then_some(())
+    });
+
     // Nobody says anything any more: the lease runs out, to the safe multiplier and no further.
     drop(signer);
     let (blind, _) = eventually("the end of the lease", Duration::from_secs(90), || {
