@@ -1,8 +1,8 @@
 //! Pre-signing from end to end, as `goodstanding presign` does it: certificates out of SQLite, composed,
 //! signed by SoftHSM, verified, and stored; beside bare C_Sign loops of as many sessions in the same run.
 //!
-//! `cargo bench --bench presign`. Slices of both take turns, the next time in reverse order; medians. Every
-//! slice signs certificates that have no answer yet. CPU microseconds are per answer, by thread:
+//! `cargo bench --bench presign`. Slices of both take turns, the next time in reverse order; medians. Slices in
+//! the first lane sign certificates that have no answer yet, those in the refresh lane what is there. CPU microseconds are per answer, by thread:
 //!
 //! | column | what |
 //! |---|---|
@@ -31,34 +31,26 @@
 
 #[path = "support/pki.rs"]
 mod pki;
+#[path = "support/site.rs"]
+mod site;
 #[path = "support/token.rs"]
 mod token;
 
 use std::fs;
-use std::num::NonZeroU32;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use goodstanding::app::App;
-use goodstanding::app::settings::{IssuerSettings, ResponderSettings, Settings};
-use goodstanding::clock::{Stopwatch, SystemClock, UnixTime};
-use goodstanding::ocsp::issue::RequestInfo;
+use goodstanding::clock::{Stopwatch, UnixTime};
 use goodstanding::ocsp::{
     Certificate, CrlReason, HashAlgorithm, KeyAlgorithm, Received, Revocation, Serial, response,
 };
 use goodstanding::presign::batch::{self, Selection};
-use goodstanding::presign::identity::Identities;
-use goodstanding::presign::pipeline::{self, Pipeline};
+use goodstanding::presign::pipeline;
 use goodstanding::shutdown::Shutdown;
-use goodstanding::signer::{self, KeyReference, Lane, Order, Signer, admin, bench};
-use goodstanding::store::{CertificateEntry, IssuerId};
-use pki::Ca;
+use goodstanding::signer::{Lane, bench};
+use goodstanding::store::CertificateEntry;
+use site::{SESSIONS, Site};
 use token::Place;
-
-const SESSIONS: u16 = 2;
-const ISSUER: &str = "bench";
 
 /// One line of the table.
 struct Case {
@@ -159,84 +151,19 @@ struct Samples {
     foreign: f64,
 }
 
-/// An issuer with a responder key in the token, and a store.
 struct Stage {
-    app: App,
-    issuer: IssuerId,
-    pipeline: Pipeline,
-    token: signer::Settings,
-    key: KeyReference,
+    site: Site,
     registered: usize,
 }
 
 impl Stage {
     async fn set(place: &Place, case: &Case) -> Self {
-        let clock = SystemClock::shared();
-        let now = clock.now();
-        let ca = Ca::new();
-        let mut token = place.settings(SESSIONS);
-        let key = KeyReference::Label(case.name.to_owned());
-        let public = admin::generate_key(&token, case.name, case.name.as_bytes(), case.key).unwrap();
-        let algorithm = case.key.default_signature();
-        let request = RequestInfo::new("CN=ocsp,O=Bench", &public.spki).unwrap();
-        let requesting = Signer::start(token.clone()).await.unwrap();
-        let prepared = requesting.prepare_key(key.clone(), algorithm, public.key).await.unwrap();
-        let signature = requesting
-            .sign(&prepared, request.der().to_vec().into(), Order::at_once(Lane::First))
-            .await
-            .unwrap();
-        assert!(requesting.stop(Duration::from_secs(10)).await);
-        token.max_rate = case.cap.and_then(NonZeroU32::new);
-
-        let files = [
-            ("ca", ca.issuer.certificate().der().to_vec()),
-            ("responder", ca.certify(&request.signed(algorithm, &signature), now)),
-        ];
-        let [certificate, responder] = files.map(|(what, der)| {
-            let path = place.0.join(format!("{}-{what}.der", case.name));
-            fs::write(&path, der).unwrap();
-            path
-        });
-        let settings = Settings {
-            store_url: format!("sqlite://{}", place.0.join(format!("{}.db", case.name)).display()),
-            tokens: vec![token.clone()],
-            issuers: vec![IssuerSettings {
-                name: ISSUER.to_owned(),
-                certificate,
-                cert_id_hashes: IssuerSettings::default_hashes(),
-                freshness: None,
-                history: Duration::ZERO,
-                crl_url: None,
-                responders: vec![ResponderSettings {
-                    token: token.name.clone(),
-                    key: key.clone(),
-                    certificate: responder,
-                    algorithm: Some(algorithm),
-                    from: None,
-                }],
-            }],
-            ..Settings::default()
-        };
-        let app = App::open(settings, clock).await.unwrap();
-        let problems = app.install_configured().await.unwrap();
-        assert!(problems.is_empty(), "{problems:?}");
-        let (identities, problems) = app.identities(&[]).await.unwrap();
-        assert!(problems.is_empty() && identities.len() == 1, "{problems:?}");
-        let pipeline = Pipeline {
-            store: Arc::clone(&app.store),
-            identities: Arc::new(Identities::new(identities)),
-            clock: Arc::clone(&app.clock),
-            policies: Arc::new(ArcSwap::from_pointee(app.policies().await.unwrap())),
-            settings: pipeline::Settings::default(),
-            levers: Arc::default(),
-        };
-        let issuer = app.issuer(ISSUER).await.unwrap().record.id;
-        Self { app, issuer, pipeline, token, key, registered: 0 }
+        Self { site: Site::set(place, case.name, case.key, case.cap).await, registered: 0 }
     }
 
     /// Registers so many more certificates, one of 50 revoked.
     async fn register(&mut self, count: usize) {
-        let now = self.app.clock.now();
+        let now = self.site.app.clock.now();
         let entry = |number: usize| CertificateEntry {
             serial: serial(number),
             not_before: Some(now.minus(Duration::from_secs(86_400))),
@@ -246,33 +173,38 @@ impl Stage {
                 .then_some(Revocation { time: UnixTime(now.0 - 3_600), reason: Some(CrlReason::Superseded) }),
         };
         let entries: Vec<_> = (self.registered..self.registered + count).map(entry).collect();
-        let registered = self.app.store.register(self.issuer, &entries).await.unwrap();
+        let registered = self.site.app.store.register(self.site.issuer, &entries).await.unwrap();
         assert_eq!(registered.added, count as u64);
         self.registered += count;
     }
 
     async fn raw(&self, slice: Duration, samples: &mut Samples) -> f64 {
         let before = process_seconds();
-        let rate = bench::raw_rate(&self.token, &self.key, SESSIONS, slice).await.unwrap();
+        let rate = bench::raw_rate(&self.site.token, &self.site.key, SESSIONS, slice).await.unwrap();
         samples.raw_cpu.push((process_seconds() - before) * 1e6 / (rate * slice.as_secs_f64()));
         samples.raw_rate.push(rate);
         rate
     }
 
-    /// Signs and stores so many answers.
-    async fn presign(&self, count: usize, samples: &mut Samples) {
-        let policies = self.app.policies().await.unwrap();
-        let selection = Selection { issuer: Some(self.issuer), within: Duration::ZERO, limit: Some(count) };
+    /// Signs and stores so many answers: first ones of certificates that it registers, or new ones of
+    /// those that have waited longest for theirs.
+    async fn presign(&mut self, count: usize, lane: Lane, samples: &mut Samples) {
+        if lane == Lane::First {
+            self.register(count).await;
+        }
+        let policies = self.site.app.policies().await.unwrap();
+        let within = if lane == Lane::First { Duration::ZERO } else { Duration::from_secs(365 * 86_400) };
+        let selection = Selection { issuer: Some(self.site.issuer), within, limit: Some(count) };
         let before = Cpu::read();
         let paces = pipeline::Settings::default();
-        let now = self.app.clock.now();
-        let plan = batch::plan(&*self.app.store, &policies, &selection, &paces, now, |_| {});
+        let now = self.site.app.clock.now();
+        let plan = batch::plan(&*self.site.app.store, &policies, &selection, &paces, now, |_| {});
         let plan = plan.await.unwrap();
         let planned = Cpu::read();
         let planning = planned.since(before);
-        assert_eq!(plan.planned, count);
+        assert_eq!((plan.planned, plan.missing), (count, if lane == Lane::First { count } else { 0 }));
         let considered = plan.considered;
-        let report = batch::run(&self.pipeline, plan, &Shutdown::new(), |_| {}).await;
+        let report = batch::run(&self.site.pipeline, plan, &Shutdown::new(), |_| {}).await;
         let cpu = Cpu::read().since(planned);
         assert_eq!(report.signed, count as u64, "{report:?}");
 
@@ -287,15 +219,20 @@ impl Stage {
 
     /// Every certificate has an answer, and those looked at are good.
     async fn check(&self) {
-        let now = self.app.clock.now();
-        let counts = self.app.store.counts(self.issuer, now).await.unwrap();
+        let now = self.site.app.clock.now();
+        let counts = self.site.app.store.counts(self.site.issuer, now).await.unwrap();
         assert_eq!((counts.unexpired, counts.answered), (self.registered as u64, self.registered as u64));
-        let identity =
-            self.pipeline.identities.for_issuer(self.issuer, now, Duration::from_secs(86_400)).unwrap();
+        let identity = self
+            .site
+            .pipeline
+            .identities
+            .for_issuer(self.site.issuer, now, Duration::from_secs(86_400))
+            .unwrap();
         let certificate = identity.frame.certificate.as_deref();
         let responder = Certificate::from_der(certificate.unwrap()).unwrap();
         for number in [0, self.registered / 2, self.registered - 1] {
-            let state = self.app.store.certificate(self.issuer, &serial(number)).await.unwrap().unwrap();
+            let state =
+                self.site.app.store.certificate(self.site.issuer, &serial(number)).await.unwrap().unwrap();
             let answer = state.answer.unwrap();
             let der = response::assemble(
                 &answer.response_data,
@@ -320,7 +257,10 @@ fn serial(number: usize) -> Serial {
     Serial::from_unsigned(&[&[0x5a], &digest[..15]].concat()).unwrap()
 }
 
-async fn measure(place: &Place, case: &Case, smoke: bool) -> Samples {
+/// First answers, and new ones in place of those that there are.
+const LANES: [Lane; 2] = [Lane::First, Lane::Refresh];
+
+async fn measure(place: &Place, case: &Case, smoke: bool) -> [Samples; 2] {
     let (slices, slice) = if smoke { (1, Duration::from_millis(150)) } else { (5, case.slice) };
     let mut stage = Stage::set(place, case).await;
     let raw = match case.cap {
@@ -328,25 +268,31 @@ async fn measure(place: &Place, case: &Case, smoke: bool) -> Samples {
         None => stage.raw(slice, &mut Samples::default()).await,
     };
     let count = ((raw * slice.as_secs_f64()) as usize).max(100);
-    // One more slice that warms up: connections, statements, handles.
-    stage.register(count * (slices + 1)).await;
-    stage.presign(count, &mut Samples::default()).await;
-    let mut samples = Samples::default();
-    let (watch, ours, all) = (Stopwatch::start(), process_seconds(), machine_seconds());
+    // Warms up: connections, statements, handles.
+    stage.presign(count, Lane::First, &mut Samples::default()).await;
+    let mut all = [Samples::default(), Samples::default()];
+    let (watch, ours, machine) = (Stopwatch::start(), process_seconds(), machine_seconds());
     for at in 0..slices {
+        let [first, refresh] = &mut all;
         if at % 2 == 1 {
-            stage.presign(count, &mut samples).await;
+            stage.presign(count, LANES[1], refresh).await;
+            stage.presign(count, LANES[0], first).await;
         }
-        stage.raw(slice, &mut samples).await;
+        let rate = stage.raw(slice, first).await;
+        refresh.raw_rate.push(rate);
+        refresh.raw_cpu.extend(first.raw_cpu.last());
         if at % 2 == 0 {
-            stage.presign(count, &mut samples).await;
+            stage.presign(count, LANES[0], first).await;
+            stage.presign(count, LANES[1], refresh).await;
         }
     }
-    let foreign = (machine_seconds() - all) - (process_seconds() - ours);
-    samples.foreign = (foreign / watch.elapsed().as_secs_f64()).max(0.0);
+    let foreign = (machine_seconds() - machine) - (process_seconds() - ours);
+    for samples in &mut all {
+        samples.foreign = (foreign / watch.elapsed().as_secs_f64()).max(0.0);
+    }
     stage.check().await;
-    stage.app.close().await;
-    samples
+    stage.site.app.close().await;
+    all
 }
 
 fn main() -> ExitCode {
@@ -356,8 +302,9 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         println!("answers a second into SQLite, {SESSIONS} sessions; CPU in us an answer, medians");
         println!(
-            "{:<9} {:>8} {:>9} {:>6} {:>5} {:>6} {:>7} | {:>7} {:>8} {:>7} {:>9} {:>7} {:>6} {:>5} | {:>8}",
+            "{:<9} {:<8} {:>8} {:>9} {:>6} {:>5} {:>6} {:>7} | {:>7} {:>8} {:>7} {:>9} {:>7} {:>6} {:>5} | {:>8}",
             "token",
+            "lane",
             "raw/s",
             "answers/s",
             "ratio",
@@ -379,28 +326,29 @@ fn main() -> ExitCode {
             if !is_wanted || smoke && slow_to_make {
                 continue;
             }
-            let samples = runtime.block_on(measure(place, case, smoke));
-            let [raw_cpu, session, verify, pipeline, sqlite, planning] = [
-                samples.raw_cpu,
-                samples.session,
-                samples.verify,
-                samples.pipeline,
-                samples.sqlite,
-                samples.planning,
-            ]
-            .map(median);
-            let raw_rate = case.cap.map_or_else(|| median(samples.raw_rate), f64::from);
-            let rate = median(samples.rate);
-            let beyond = session + pipeline + sqlite - raw_cpu;
-            println!(
-                "{:<9} {raw_rate:>8.0} {rate:>9.0} {:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {session:>8.1} {verify:>7.1} {pipeline:>9.1} {sqlite:>7.1} {beyond:>6.1} {:>5} | {planning:>8.2}",
-                case.name,
-                rate / raw_rate,
-                case.goal,
-                raw_cpu / (session + verify + pipeline + sqlite),
-                samples.foreign,
-                20,
-            );
+            for (lane, samples) in LANES.into_iter().zip(runtime.block_on(measure(place, case, smoke))) {
+                let [raw_cpu, session, verify, pipeline, sqlite, planning] = [
+                    samples.raw_cpu,
+                    samples.session,
+                    samples.verify,
+                    samples.pipeline,
+                    samples.sqlite,
+                    samples.planning,
+                ]
+                .map(median);
+                let raw_rate = case.cap.map_or_else(|| median(samples.raw_rate), f64::from);
+                let rate = median(samples.rate);
+                let beyond = session + pipeline + sqlite - raw_cpu;
+                println!(
+                    "{:<9} {lane:<8} {raw_rate:>8.0} {rate:>9.0} {:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {session:>8.1} {verify:>7.1} {pipeline:>9.1} {sqlite:>7.1} {beyond:>6.1} {:>5} | {planning:>8.2}",
+                    case.name,
+                    rate / raw_rate,
+                    case.goal,
+                    raw_cpu / (session + verify + pipeline + sqlite),
+                    samples.foreign,
+                    20,
+                );
+            }
         }
     })
 }

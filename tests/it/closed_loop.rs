@@ -12,6 +12,7 @@ use goodstanding::ocsp::Serial;
 use rcgen::{CertificateParams, DnType, DnValue, Issuer, KeyPair, SerialNumber};
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::faulty::Control;
 use crate::support::fleet::{Fleet, Told};
 use crate::support::http;
@@ -203,7 +204,14 @@ fn profile(fleet: &Fleet) {
 /// Lets the guard have watched for a month, in which hardly anything was asked for: else it would take the
 /// pace of minutes for that of days.
 fn after_a_month(fleet: &Fleet) {
-    drop(Server::start(&fleet.site));
+    let mut server = Server::start(&fleet.site);
+    eventually("the guard's first look", Duration::from_secs(60), || {
+        let (_, capacity) = call(fleet, "GET", "/v1/capacity", "application/json", b"");
+        (capacity["state"] != "blind").then_some(())
+    });
+    server.terminate();
+    assert!(server.wait().success(), "{}", server.log());
+    drop(server);
     let mut document: Value = serde_json::from_str(&fleet.guard().document).unwrap();
     let offered = &mut document["memory"]["offered"];
     assert!(offered["watched"].is_number(), "{document}");

@@ -11,12 +11,10 @@ mod queues;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pages::{Item, Pages, Standing, pack, unpack};
-use queues::{Beyond, Calendar, Queue, Times};
+use queues::{Beyond, Calendar, Queue, Soon, Times};
 
 use crate::clock::UnixTime;
 use crate::ocsp::Freshness;
@@ -99,8 +97,7 @@ const LITTER: usize = 16_384;
 pub struct Planner {
     pages: Pages,
     calendar: Calendar,
-    /// Due within the calendar's present bucket, or earlier than a clock that was set back.
-    soon: BinaryHeap<Reverse<(u32, u32)>>,
+    soon: Soon,
     far: Vec<u32>,
     /// When what is beyond the calendar's end is looked at again.
     far_again: u32,
@@ -122,7 +119,7 @@ impl Planner {
         Self {
             pages: Pages::new(),
             calendar: Calendar::new(shift, pack(now)),
-            soon: BinaryHeap::new(),
+            soon: Soon::default(),
             far: Vec::new(),
             far_again: 0,
             queues: Vec::new(),
@@ -205,14 +202,10 @@ impl Planner {
     /// Queues what is due at `now`. To be called whenever time has gone on.
     pub fn advance(&mut self, now: UnixTime) {
         let now = pack(now);
-        while let Some((number, bucket)) = self.calendar.open(now) {
-            self.entries -= bucket.places.len();
-            for place in bucket.places {
-                let item = self.pages.get(place);
-                if item.standing == Standing::Waiting && item.due >> self.calendar.shift == number {
-                    self.enter(place, item, now);
-                }
-            }
+        while let Some((number, places)) = self.calendar.open(now) {
+            // Those of the bucket before are due when this one begins.
+            self.queue_soon(now);
+            self.open(number, &places, now);
         }
         if self.calendar.begin() >= self.far_again {
             self.far_again = self.calendar.begin().saturating_add(self.calendar.span() / 2);
@@ -224,10 +217,40 @@ impl Planner {
                 }
             }
         }
-        while let Some(Reverse((due, place))) = self.soon.peek().copied()
-            && due <= now
-        {
-            self.soon.pop();
+        self.queue_soon(now);
+    }
+
+    /// Takes in the places of a bucket that has begun.
+    fn open(&mut self, number: u32, places: &[u32], now: u32) {
+        self.entries -= places.len();
+        // First of all only read: no cache holds them, and nothing else keeps the processor from waiting
+        // for many at once.
+        let mut begun = Vec::with_capacity(places.len());
+        for &place in places {
+            let item = self.pages.get(place);
+            if item.standing == Standing::Waiting && item.due >> self.calendar.shift == number {
+                begun.push((item.due, place));
+            }
+        }
+        begun.sort_unstable_by(|one, other| other.cmp(one));
+        // One that left and came back has two entries.
+        begun.dedup();
+        let due = begun.partition_point(|(due, _)| *due > now);
+        for (_, place) in begun.drain(due..) {
+            self.queue(place, self.pages.get(place));
+        }
+        for (_, place) in &begun {
+            let mut item = self.pages.get(*place);
+            item.standing = Standing::Soon;
+            self.pages.put(*place, item);
+        }
+        self.entries += begun.len();
+        self.soon.open(begun);
+    }
+
+    /// Queues what is due soon and now.
+    fn queue_soon(&mut self, now: u32) {
+        while let Some((due, place)) = self.soon.pop(now) {
             self.entries -= 1;
             let item = self.pages.get(place);
             if item.standing == Standing::Soon && item.due == due {
@@ -395,7 +418,7 @@ impl Planner {
     pub fn reckon_anew(&mut self, now: UnixTime, mut again: impl FnMut(Plan) -> Plan) {
         let places: Vec<u32> = self.pages.places().collect();
         self.calendar = Calendar::new(self.calendar.shift, pack(now));
-        (self.soon, self.far, self.far_again, self.entries) = (BinaryHeap::new(), Vec::new(), 0, 0);
+        (self.soon, self.far, self.far_again, self.entries) = (Soon::default(), Vec::new(), 0, 0);
         self.queues.iter_mut().for_each(|queues| *queues = Default::default());
         for place in places {
             let mut item = self.pages.get(place);
@@ -421,7 +444,7 @@ impl Planner {
         item.standing = match self.calendar.push(place, times) {
             Ok(()) => Standing::Waiting,
             Err(Beyond::Before) => {
-                self.soon.push(Reverse((item.due, place)));
+                self.soon.push(item.due, place);
                 Standing::Soon
             }
             Err(Beyond::After) => {
@@ -472,7 +495,7 @@ impl Planner {
     fn rebuild(&mut self, now: UnixTime) {
         let places: Vec<u32> = self.pages.places().collect();
         self.calendar = Calendar::new(self.calendar.shift, pack(now));
-        (self.soon, self.far, self.far_again, self.entries) = (BinaryHeap::new(), Vec::new(), 0, 0);
+        (self.soon, self.far, self.far_again, self.entries) = (Soon::default(), Vec::new(), 0, 0);
         self.queues.iter_mut().for_each(|queues| *queues = Default::default());
         for place in places {
             let item = self.pages.get(place);

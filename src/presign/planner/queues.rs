@@ -3,13 +3,13 @@
 //! Neither searches when a certificate is planned anew: what it had entered before stays, and does
 //! not count when it is reached. The planner rebuilds them when too much of that has gathered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-/// Places that wait for the same span of time, and the least times among them. Those are exact as
-/// long as nothing has left the bucket, and early afterwards.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    pub(super) places: Vec<u32>,
+/// How many wait in a bucket, and the least times among them. Those are exact as long as nothing has
+/// left the bucket, and early afterwards.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally {
     /// How many of the entries count.
     pub(super) counting: u32,
     pub(super) due: u32,
@@ -17,9 +17,18 @@ pub(super) struct Bucket {
     pub(super) expires: u32,
 }
 
-impl Default for Bucket {
+impl Default for Tally {
     fn default() -> Self {
-        Self { places: Vec::new(), counting: 0, due: u32::MAX, stale: u32::MAX, expires: u32::MAX }
+        Self { counting: 0, due: u32::MAX, stale: u32::MAX, expires: u32::MAX }
+    }
+}
+
+impl Tally {
+    fn enter(&mut self, times: Times) {
+        self.counting += 1;
+        self.due = self.due.min(times.due);
+        self.stale = self.stale.min(times.stale);
+        self.expires = self.expires.min(times.expires);
     }
 }
 
@@ -31,14 +40,12 @@ pub(super) struct Times {
     pub(super) expires: u32,
 }
 
-impl Bucket {
-    fn push(&mut self, place: u32, times: Times) {
-        self.places.push(place);
-        self.counting += 1;
-        self.due = self.due.min(times.due);
-        self.stale = self.stale.min(times.stale);
-        self.expires = self.expires.min(times.expires);
+/// Appends to a list that grows by a fourth: there are thousands of them, and doubled ones were half air.
+fn append(places: &mut Vec<u32>, place: u32) {
+    if places.len() == places.capacity() {
+        places.reserve_exact((places.len() / 4).max(4));
     }
+    places.push(place);
 }
 
 /// Buckets of `1 << shift` seconds from the present one on.
@@ -47,16 +54,25 @@ pub(super) struct Calendar {
     pub(super) shift: u32,
     /// The number of the first bucket: everything before it is due, or soon.
     first: u32,
-    buckets: VecDeque<Bucket>,
+    /// Apart from the places, so that a near cache holds those of all buckets.
+    tallies: VecDeque<Tally>,
+    lists: VecDeque<Vec<u32>>,
+    /// Numbers of buckets and the places to put on their lists: many at once, because the end of each
+    /// list is far away in memory, and the processor waits for many as long as for one.
+    pending: Vec<(u32, u32)>,
 }
 
 /// Buckets in the calendar at the most: 2.5 MB.
 const LENGTH: u32 = 1 << 16;
 
+/// Places that are put on their lists at once.
+const PENDING: usize = 4_096;
+
 impl Calendar {
     pub(super) fn new(shift: u32, now: u32) -> Self {
         // What the bucket of the present second holds is due, or soon.
-        Self { shift, first: (now >> shift) + 1, buckets: VecDeque::new() }
+        let first = (now >> shift) + 1;
+        Self { shift, first, tallies: VecDeque::new(), lists: VecDeque::new(), pending: Vec::new() }
     }
 
     /// When the first bucket begins: all before it has been opened.
@@ -82,34 +98,47 @@ impl Calendar {
     /// Enters a place.
     pub(super) fn push(&mut self, place: u32, times: Times) -> Result<(), Beyond> {
         let slot = self.slot(times.due)?;
-        if self.buckets.len() <= slot {
-            self.buckets.resize_with(slot + 1, Bucket::default);
+        if self.tallies.len() <= slot {
+            self.tallies.resize_with(slot + 1, Tally::default);
+            self.lists.resize_with(slot + 1, Vec::new);
         }
-        self.buckets[slot].push(place, times);
+        self.tallies[slot].enter(times);
+        self.pending.push((times.due >> self.shift, place));
+        if self.pending.len() >= PENDING {
+            self.settle();
+        }
         Ok(())
+    }
+
+    /// Puts what is pending on its lists.
+    fn settle(&mut self) {
+        for (number, place) in self.pending.drain(..) {
+            append(&mut self.lists[(number - self.first) as usize], place);
+        }
     }
 
     /// One that waits until `due` does not count any more.
     pub(super) fn leave(&mut self, due: u32) {
         if let Ok(slot) = self.slot(due)
-            && let Some(bucket) = self.buckets.get_mut(slot)
+            && let Some(tally) = self.tallies.get_mut(slot)
         {
-            bucket.counting = bucket.counting.saturating_sub(1);
+            tally.counting = tally.counting.saturating_sub(1);
         }
     }
 
-    /// The next bucket that has begun at `now`, with its number.
-    pub(super) fn open(&mut self, now: u32) -> Option<(u32, Bucket)> {
+    /// The places of the next bucket that has begun at `now`, with its number.
+    pub(super) fn open(&mut self, now: u32) -> Option<(u32, Vec<u32>)> {
         if self.first > now >> self.shift {
             return None;
         }
+        self.settle();
         let number = self.first;
-        match self.buckets.pop_front() {
-            Some(bucket) => {
+        match (self.tallies.pop_front(), self.lists.pop_front()) {
+            (Some(_), Some(places)) => {
                 self.first += 1;
-                Some((number, bucket))
+                Some((number, places))
             }
-            None => {
+            _ => {
                 self.first = (now >> self.shift) + 1;
                 None
             }
@@ -119,26 +148,65 @@ impl Calendar {
     /// A place from the first bucket that has one that counts, by `counts`, and how many entries that
     /// do not count were dropped on the way.
     pub(super) fn pop(&mut self, mut counts: impl FnMut(u32) -> bool) -> (Option<u32>, usize) {
+        self.settle();
         let mut dropped = 0;
-        for bucket in self.buckets.iter_mut().filter(|bucket| bucket.counting > 0) {
-            while let Some(place) = bucket.places.pop() {
+        let buckets = self.tallies.iter_mut().zip(&mut self.lists);
+        for (tally, places) in buckets.filter(|(tally, _)| tally.counting > 0) {
+            while let Some(place) = places.pop() {
                 dropped += 1;
                 if counts(place) {
-                    bucket.counting = bucket.counting.saturating_sub(1);
+                    tally.counting = tally.counting.saturating_sub(1);
                     return (Some(place), dropped);
                 }
             }
-            bucket.counting = 0;
+            tally.counting = 0;
         }
         (None, dropped)
     }
 
     /// The buckets that have something, with the time at which each ends.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, &Bucket)> {
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, &Tally)> {
         let end = |slot: usize| self.first.saturating_add(slot as u32 + 1).checked_shl(self.shift);
-        let all = self.buckets.iter().enumerate();
-        all.filter(|(_, bucket)| bucket.counting > 0)
-            .map(move |(slot, bucket)| (end(slot).unwrap_or(u32::MAX), bucket))
+        let all = self.tallies.iter().enumerate();
+        all.filter(|(_, tally)| tally.counting > 0)
+            .map(move |(slot, tally)| (end(slot).unwrap_or(u32::MAX), tally))
+    }
+}
+
+/// What is due within the calendar's present bucket, or earlier than a clock that was set back, with
+/// its times.
+#[derive(Debug, Default)]
+pub(super) struct Soon {
+    /// From the bucket that was opened last, the earliest at the end: sorted once, which is cheaper
+    /// than to take each out of a heap.
+    bucket: Vec<(u32, u32)>,
+    /// What came afterwards.
+    since: BinaryHeap<Reverse<(u32, u32)>>,
+}
+
+impl Soon {
+    pub(super) fn push(&mut self, due: u32, place: u32) {
+        self.since.push(Reverse((due, place)));
+    }
+
+    /// Takes in a bucket's, the latest first. Those of the bucket before have been taken out.
+    pub(super) fn open(&mut self, latest_first: Vec<(u32, u32)>) {
+        self.bucket = latest_first;
+    }
+
+    /// Takes out one that is due at `now`.
+    pub(super) fn pop(&mut self, now: u32) -> Option<(u32, u32)> {
+        let first = self.bucket.last().copied();
+        match self.since.peek().copied() {
+            Some(Reverse(late)) if first.is_none_or(|first| late < first) => {
+                (late.0 <= now).then(|| self.since.pop()).flatten().map(|Reverse(late)| late)
+            }
+            _ => self.bucket.pop_if(|(due, _)| *due <= now),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bucket.len() + self.since.len()
     }
 }
 
@@ -147,6 +215,13 @@ impl Calendar {
 pub(super) enum Beyond {
     Before,
     After,
+}
+
+/// Places of one rank.
+#[derive(Debug, Default)]
+struct Bucket {
+    places: Vec<u32>,
+    tally: Tally,
 }
 
 /// What is due in one lane, by rank.
@@ -158,14 +233,16 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn push(&mut self, rank: u32, place: u32, times: Times) {
-        self.buckets.entry(rank).or_default().push(place, times);
+        let bucket = self.buckets.entry(rank).or_default();
+        bucket.tally.enter(times);
+        append(&mut bucket.places, place);
         self.counting += 1;
     }
 
     /// One of this rank does not count any more.
     pub(super) fn leave(&mut self, rank: u32) {
         if let Some(bucket) = self.buckets.get_mut(&rank) {
-            bucket.counting = bucket.counting.saturating_sub(1);
+            bucket.tally.counting = bucket.tally.counting.saturating_sub(1);
             self.counting = self.counting.saturating_sub(1);
         }
     }
@@ -186,12 +263,12 @@ impl Queue {
         while let Some(mut first) = self.buckets.first_entry() {
             let rank = *first.key();
             let bucket = first.get_mut();
-            while bucket.counting > 0
+            while bucket.tally.counting > 0
                 && let Some(place) = bucket.places.pop()
             {
                 dropped += 1;
                 if counts(place, rank) {
-                    bucket.counting -= 1;
+                    bucket.tally.counting -= 1;
                     self.counting = self.counting.saturating_sub(1);
                     return (Some(place), dropped);
                 }
@@ -203,7 +280,8 @@ impl Queue {
     }
 
     /// The buckets that have something, by rank.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, &Bucket)> {
-        self.buckets.iter().filter(|(_, bucket)| bucket.counting > 0).map(|(rank, bucket)| (*rank, bucket))
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, &Tally)> {
+        let all = self.buckets.iter().map(|(rank, bucket)| (*rank, &bucket.tally));
+        all.filter(|(_, tally)| tally.counting > 0)
     }
 }
