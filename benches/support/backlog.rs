@@ -50,8 +50,9 @@ pub(crate) async fn fill(
                     responder: identity.responder,
                     this_update: draft.this_update,
                     next_update: draft.next_update,
-                    response_data: draft.response_data.to_vec(),
-                    signature: vec![0x5a; 71],
+                    response_data: draft.response_data,
+                    signature: vec![0x5a; 71].into(),
+                    packed: false,
                 }
             })
             .collect();
