@@ -93,9 +93,6 @@ impl From<&TokenReading> for TokenReport {
 pub struct Report {
     /// In one word.
     pub state: State,
-    /// The guard only watches: it moves no lever and presses on nobody.
-    #[serde(default)]
-    pub watch_only: bool,
     /// The lever in use.
     pub lever: Lever,
     /// Why, for people.
@@ -155,6 +152,9 @@ pub struct Report {
     pub time_to_expiry_seconds: Option<i64>,
     /// The tokens.
     pub tokens: Vec<TokenReport>,
+    /// The guard only watches: it moves no lever and presses on nobody.
+    #[serde(default)]
+    pub watch_only: bool,
 }
 
 impl Report {

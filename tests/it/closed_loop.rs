@@ -27,12 +27,14 @@ const SLOW: f64 = 14.0;
 const FAST: f64 = 140.0;
 /// Counted on for the background: 0.8 · 14 − 1 = 10.2, of which 85 % carry 452 certificates.
 const FLEET: usize = 350;
-/// So that the end of what three in a pack carry is reached: 1,357.
-const PACK: u32 = 3;
+/// So that the end of what five in a pack carry comes in sight: 2,261, of which the lifetime of two days
+/// leaves room for some 600 new ones a day.
+const PACK: u32 = 5;
+const LIFETIME: Duration = Duration::from_secs(2 * 86_400);
 /// New certificates a second that are asked for.
-const ASKED: f64 = 5.0;
+const ASKED: f64 = 7.0;
 /// How long the token is slow, and then fast.
-const SHORTAGE: Duration = Duration::from_secs(200);
+const SHORTAGE: Duration = Duration::from_secs(150);
 const PLENTY: Duration = Duration::from_secs(40);
 /// How often the guard looks, and a little: what it finds is in force so much later at most.
 const LOOK: f64 = 11.0;
@@ -109,7 +111,7 @@ impl Authority {
         }
     }
 
-    /// A certificate for a name, in DER, and its serial number. It lasts a day and a half.
+    /// A certificate for a name, in DER, and its serial number.
     fn issue(&self, name: &str) -> (Vec<u8>, Serial) {
         let number = self.next.fetch_add(1, Ordering::SeqCst).to_be_bytes();
         let serial = [&[0x5c; 8][..], &number].concat();
@@ -121,7 +123,7 @@ impl Authority {
                 (chrono::Datelike::year(&time), chrono::Datelike::month(&time), chrono::Datelike::day(&time));
             rcgen::date_time_ymd(year, month as u8, day as u8)
         };
-        (params.not_before, params.not_after) = (time(0), time(2 * 86_400));
+        (params.not_before, params.not_after) = (time(0), time(LIFETIME.as_secs().cast_signed()));
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let made = params.signed_by(&self.subject, &self.issuer).unwrap();
         (made.der().to_vec(), Serial::from_unsigned(&serial).unwrap())
@@ -151,7 +153,7 @@ fn customers(
         match status {
             201 => {
                 let (der, serial) = authority.issue(&name);
-                let place = format!("/v1/orders/{}/certificate", document["order"]);
+                let place = format!("/v1/orders/{}/certificate", document["id"]);
                 let (status, told) = call(fleet, "POST", &place, "application/pkix-cert", &der);
                 if !matches!(status, 200..=202) {
                     lock(&tally.wrong).push(format!("the certificate of {name}: {status} {told}"));
@@ -188,7 +190,7 @@ fn others(fleet: &Fleet, tally: &Tally, known: &Mutex<Vec<Serial>>) {
             let (status, document) = order(fleet, "host.customer0.example");
             if status == 201 {
                 tally.renewals.fetch_add(1, Ordering::SeqCst);
-                call(fleet, "DELETE", &format!("/v1/orders/{}", document["order"]), "application/json", b"");
+                call(fleet, "DELETE", &format!("/v1/orders/{}", document["id"]), "application/json", b"");
             } else {
                 lock(&tally.wrong).push(format!("a renewal: {status} {document}"));
             }
@@ -241,7 +243,8 @@ fn sample(fleet: &Fleet, tally: &Tally, at: f64) -> Sample {
 }
 
 fn run(guarded: bool) -> Outcome {
-    let fleet = Fleet::new(VALIDITY, REFRESH);
+    let mut fleet = Fleet::new(VALIDITY, REFRESH);
+    fleet.lifetime = LIFETIME;
     profile(&fleet);
     let limits = fleet.site.path("limits.toml");
     fleet.site.extend(&format!(
@@ -323,7 +326,8 @@ fn slack_then_packs_then_the_limiter_keep_every_answer_fresh_where_without_the_g
     let slack = guarded.first(|sample| sample.refresh > REFRESH.as_secs());
     let packs = guarded.first(|sample| sample.pack > 1);
     let at_first = guarded.samples.iter().rfind(|sample| sample.at < slack).unwrap();
-    assert!(at_first.accepted > 10 && at_first.accepted == at_first.asked);
+    // One a customer is under way.
+    assert!(at_first.accepted > 10 && at_first.accepted + 2 >= at_first.asked);
     assert!(slack < packs && packs < refused, "slack {slack}, packs {packs}, refused {refused}");
     let shortage = SHORTAGE.as_secs_f64();
     let throttled: Vec<_> =

@@ -41,6 +41,8 @@ pub(crate) struct Fleet {
     key: EcdsaKeyPair,
     next_serial: AtomicU32,
     validity: Duration,
+    /// How long certificates that are registered last from then on.
+    pub(crate) lifetime: Duration,
 }
 
 /// What a client was told, under a signature that verifies.
@@ -95,6 +97,7 @@ impl Fleet {
             key,
             next_serial: AtomicU32::new(1),
             validity,
+            lifetime: Duration::from_secs(30 * 86_400),
         }
     }
 
@@ -110,7 +113,7 @@ impl Fleet {
     }
 
     fn register_all(&self, serials: &[Serial], not_before: Option<UnixTime>) {
-        let not_after = SystemClock.now().plus(Duration::from_secs(30 * 86_400));
+        let not_after = SystemClock.now().plus(self.lifetime);
         let entry =
             |serial: &Serial| CertificateEntry { serial: *serial, not_before, not_after, revocation: None };
         let entries: Vec<_> = serials.iter().map(entry).collect();
