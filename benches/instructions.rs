@@ -34,11 +34,20 @@ mod headers;
 pub mod ocsp;
 #[path = "../src/server/ocsp/path.rs"]
 mod path;
+#[path = "../src/presign/planner/mod.rs"]
+mod planner;
+#[path = "../src/reader.rs"]
+mod reader;
 #[path = "../src/responder/answer.rs"]
 pub mod responder;
 #[path = "../src/shelf/mod.rs"]
 pub mod shelf;
-#[path = "../src/store/records.rs"]
+
+#[path = "support/counted/limits.rs"]
+pub mod limits;
+#[path = "support/counted/signer.rs"]
+pub mod signer;
+#[path = "support/counted/store.rs"]
 pub mod store;
 
 #[path = "support/answers.rs"]
@@ -50,6 +59,8 @@ use std::alloc::System;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
 
 use answers::{Fleet, ISSUER, NEXT_UPDATE, THIS_UPDATE};
 use base64::Engine;
@@ -57,10 +68,14 @@ use base64::engine::general_purpose::STANDARD;
 use baseline::Cost;
 use clock::UnixTime;
 use headers::CacheHeaders;
-use ocsp::{HashAlgorithm, Request, Serial, SignatureAlgorithm, request};
+use limits::{Ask, Book, Identifiers, OrderAsk, Pressure, Profile, decide};
+use ocsp::{Freshness, HashAlgorithm, Preset, Request, Serial, SignatureAlgorithm, request};
+use planner::{Group, Plan, Planner};
 use responder::CacheFacts;
 use shelf::Shelf;
+use signer::Lane;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use store::{CertificateKey, LedgerRecord, Shard};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -82,6 +97,9 @@ const CASES: &[Case] = &[
     ("shelf look-up + write-out, P-256", || write_out(SignatureAlgorithm::EcdsaP256Sha256)),
     ("shelf look-up + write-out, RSA-2048", || write_out(SignatureAlgorithm::RsaPkcs1Sha256)),
     ("response headers", response_headers),
+    ("plan: reschedule", reschedule),
+    ("plan: take and finish", take_and_finish),
+    ("decide an order", decide_order),
 ];
 
 /// Operations counted in each case, over which what differs between inputs evens out.
@@ -159,6 +177,80 @@ fn response_headers() -> Operation {
     };
     Box::new(move || {
         black_box(CacheHeaders::new(black_box(&facts), black_box(UnixTime(THIS_UPDATE.0 + 400))));
+    })
+}
+
+const NOW: UnixTime = UnixTime(1_795_315_054);
+
+fn freshness() -> Freshness {
+    let day = Duration::from_secs(86_400);
+    Freshness::new(Preset::WebPki, 7 * day, Duration::from_secs(84 * 3_600)).unwrap()
+}
+
+fn key(number: u32) -> CertificateKey {
+    CertificateKey { shard: Shard((number % 256) as u8), row: i64::from(number / 256) + 1 }
+}
+
+fn plan(due: UnixTime) -> Plan {
+    let made = UnixTime(due.0 - 80 * 3_600);
+    Plan { group: Group(0), lane: Lane::Refresh, due, answer: Some((made, UnixTime(made.0 + 604_799))) }
+}
+
+/// Certificates of a planner that come due over half a day, the first of them now.
+fn planned() -> Planner {
+    let mut planner = Planner::new(Planner::grain(freshness().refresh()), NOW);
+    planner.set_freshness(Group(0), freshness());
+    for number in 0..PLANNED {
+        planner.set(key(number), plan(UnixTime(NOW.0 + i64::from(number) * 2)), NOW);
+    }
+    planner
+}
+
+const PLANNED: u32 = 20_000;
+
+/// A certificate is planned for another time.
+fn reschedule() -> Operation {
+    let mut planner = planned();
+    let mut number = 0u32;
+    Box::new(move || {
+        number = number.wrapping_add(7_919) % PLANNED;
+        let due = UnixTime(NOW.0 + 40_000 + i64::from(number));
+        planner.set(black_box(key(number)), plan(due), NOW);
+    })
+}
+
+/// The next due is taken, and comes back with a new answer.
+fn take_and_finish() -> Operation {
+    let mut planner = planned();
+    let now = UnixTime(NOW.0 + 30_000);
+    planner.advance(now);
+    Box::new(move || {
+        let taken = planner.take(Lane::Refresh, |_| false).unwrap();
+        planner.finish(Lane::Refresh, taken.key, plan(UnixTime(now.0 + 80 * 3_600)), now);
+    })
+}
+
+/// One name of one account, under the limits of today's public CAs, with thousands of keys known.
+fn decide_order() -> Operation {
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/limits/current.toml");
+    let mut book = Book::new(Arc::new(Profile::load(&profile).unwrap()));
+    let (pressure, names) = (Pressure::none(), |number: u64| {
+        Identifiers::parse(&[format!("www.domain-{number}.example")], 100).unwrap()
+    });
+    for number in 0..CERTIFICATES {
+        let (account, identifiers) = (format!("acct-{number}"), names(number));
+        let ask = Ask::Order(OrderAsk { account: &account, identifiers: &identifiers, replaces: None });
+        let (_, entry) = decide(&book, &ask, &pressure, NOW);
+        let record = LedgerRecord { id: book.next(), keep_until: UnixTime::MAX, entry: entry.unwrap() };
+        book.enter(Arc::new(record), None, NOW);
+    }
+    let asked: Vec<_> = (0..CERTIFICATES).map(|number| (format!("acct-{number}"), names(number))).collect();
+    let mut number = 0;
+    Box::new(move || {
+        number = (number + 7) % asked.len();
+        let (account, identifiers) = &asked[number];
+        let ask = Ask::Order(OrderAsk { account, identifiers, replaces: None });
+        assert!(black_box(decide(&book, &ask, &pressure, NOW)).1.is_some());
     })
 }
 

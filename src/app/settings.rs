@@ -98,7 +98,7 @@ pub struct CapacitySettings {
     pub lease: Duration,
     /// What the multiplier falls to while the guard is blind, from 0 to 1.
     pub safe_multiplier: f64,
-    /// How much the multiplier rises in a quarter of an hour, above 0 and at most 1.
+    /// How much the multiplier rises in a quarter of an hour, above 0 and at most 15.
     pub slope: f64,
     /// The multiplier begins to rise only when there is so much to gain, from 0 to 0.5.
     pub dead_band: f64,

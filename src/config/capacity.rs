@@ -11,6 +11,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// out between two looks of a busy machine.
 const SHORTEST_LEASE: Duration = Duration::from_secs(60);
 
+/// The steepest slope: all of it within a minute.
+const STEEPEST: f64 = 15.0;
+
 /// Reads the section; what is not given is as by default.
 pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems<'_>) -> CapacitySettings {
     let defaults = CapacitySettings::default();
@@ -27,7 +30,7 @@ pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems<'_>) -> Ca
         safe_multiplier: section
             .number("safe_multiplier", 0.0..=1.0, problems)
             .unwrap_or(defaults.safe_multiplier),
-        slope: section.fraction("slope", problems).unwrap_or(defaults.slope),
+        slope: section.number("slope", 0.001..=STEEPEST, problems).unwrap_or(defaults.slope),
         dead_band: section.number("dead_band", 0.0..=0.5, problems).unwrap_or(defaults.dead_band),
         lifetime: lifetime.unwrap_or(defaults.lifetime),
         renewal_age: renewal_age.unwrap_or_else(|| usual_age(lifetime.unwrap_or(defaults.lifetime))),

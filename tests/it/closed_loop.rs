@@ -32,10 +32,14 @@ const FLEET: usize = 350;
 const PACK: u32 = 5;
 const LIFETIME: Duration = Duration::from_secs(2 * 86_400);
 /// New certificates a second that are asked for.
-const ASKED: f64 = 7.0;
+const ASKED: f64 = 9.0;
+/// Customers that ask side by side.
+const CUSTOMERS: u64 = 3;
+/// How much the multiplier rises in a quarter of an hour.
+const SLOPE: f64 = 3.0;
 /// How long the token is slow, and then fast.
-const SHORTAGE: Duration = Duration::from_secs(150);
-const PLENTY: Duration = Duration::from_secs(40);
+const SHORTAGE: Duration = Duration::from_secs(170);
+const PLENTY: Duration = Duration::from_secs(50);
 /// How often the guard looks, and a little: what it finds is in force so much later at most.
 const LOOK: f64 = 11.0;
 
@@ -147,7 +151,7 @@ fn customers(
             continue;
         }
         let name = format!("host.customer{number}.example");
-        number += 2;
+        number += CUSTOMERS;
         let (status, document) = order(fleet, &name);
         tally.asked.fetch_add(1, Ordering::SeqCst);
         match status {
@@ -248,7 +252,7 @@ fn run(guarded: bool) -> Outcome {
     profile(&fleet);
     let limits = fleet.site.path("limits.toml");
     fleet.site.extend(&format!(
-        "[capacity]\npack_max = {PACK}\noutage = \"1m\"\ndrain = \"10m\"\nslope = 1.0\nlifetime = \"2d\"\nenforce = {guarded}\n[limits]\nprofile = \"{}\"\n",
+        "[capacity]\npack_max = {PACK}\noutage = \"1m\"\ndrain = \"10m\"\nslope = {SLOPE:.1}\nlifetime = \"2d\"\nenforce = {guarded}\n[limits]\nprofile = \"{}\"\n",
         limits.display()
     ));
     let slow = Control { rate: [(TOKEN_LABEL.to_owned(), SLOW)].into(), ..fleet.faulty.sound() };
@@ -270,7 +274,7 @@ fn run(guarded: bool) -> Outcome {
             }
         }
         let _stops = Stops(&tally);
-        for first in 0..2 {
+        for first in 0..CUSTOMERS {
             let (fleet, authority, tally, known) = (&fleet, &authority, &tally, &known);
             scope.spawn(move || customers(fleet, authority, tally, watch, known, first));
         }
@@ -327,7 +331,7 @@ fn slack_then_packs_then_the_limiter_keep_every_answer_fresh_where_without_the_g
     let packs = guarded.first(|sample| sample.pack > 1);
     let at_first = guarded.samples.iter().rfind(|sample| sample.at < slack).unwrap();
     // One a customer is under way.
-    assert!(at_first.accepted > 10 && at_first.accepted + 2 >= at_first.asked);
+    assert!(at_first.accepted > 10 && at_first.accepted + CUSTOMERS >= at_first.asked);
     assert!(slack < packs && packs < refused, "slack {slack}, packs {packs}, refused {refused}");
     let shortage = SHORTAGE.as_secs_f64();
     let throttled: Vec<_> =
@@ -360,7 +364,10 @@ fn slack_then_packs_then_the_limiter_keep_every_answer_fresh_where_without_the_g
         (low.min(sample.multiplier), high.max(sample.multiplier))
     });
     let span = PLENTY.as_secs_f64() + LOOK;
-    assert!(high > low + 0.01 && high - low <= span / 900.0 + 0.005, "from {low} to {high} in {span} s");
+    assert!(
+        high > low + 0.01 && high - low <= SLOPE * span / 900.0 + 0.005,
+        "from {low} to {high} in {span} s"
+    );
     assert!(plenty.last().unwrap().accepted > last.accepted, "the limiter opens");
 
     // The same without: nobody is refused, and answers go stale.
