@@ -191,7 +191,7 @@ fn what_the_guard_cannot_reckon_with_is_told() {
     let expected = [
         "capacity.lease must be from 1m to 1d",
         "5: capacity.safe_multiplier must be a number from 0 to 1",
-        "6: capacity.slope must be a number above 0",
+        "6: capacity.slope must be a number from 0.001 to 15",
         "7: capacity.dead_band must be a number from 0 to 0.5",
         "capacity.lifetime must be whole days",
         "capacity.renewal_age is later than capacity.lifetime",

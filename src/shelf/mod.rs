@@ -127,7 +127,7 @@ pub struct ShelfAnswer {
 #[derive(Clone, Debug)]
 enum Source {
     Record(Record),
-    Pack(Box<Pack>),
+    Pack(Pack),
 }
 
 impl ShelfAnswer {
@@ -239,7 +239,7 @@ impl Shelf {
                     };
                     let (this_update, next_update) = (pack.this_update(), pack.next_update());
                     self.templates.get(pack.template()).map(|template| {
-                        let source = Source::Pack(Box::new(pack));
+                        let source = Source::Pack(pack);
                         ShelfAnswer { this_update, next_update, renewed_at, template, source }
                     })
                 }

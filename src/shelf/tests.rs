@@ -416,7 +416,8 @@ fn readers_see_whole_packs_while_certificates_come_and_go() {
     let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
     let done = AtomicBool::new(false);
     // Packs of two to nine, put together otherwise in each round.
-    let round_of = |round: i64| -> Vec<(i64, Vec<(Serial, Option<Revocation>)>, Made)> {
+    type Member = (Serial, Option<Revocation>);
+    let round_of = |round: i64| -> Vec<(i64, Vec<Member>, Made)> {
         let size = 2 + (round % 8) as usize;
         let members: Vec<_> =
             (0..MEMBERS).map(|at| (number((at * 7 + round as u64) % MEMBERS), None)).collect();

@@ -22,6 +22,8 @@ pub(crate) struct Crew {
     pub(crate) next: u64,
     pub(crate) mender: Option<u64>,
     pub(crate) tries: u32,
+    /// How often in a row it failed again soon after it was mended.
+    pub(crate) flaps: u32,
     /// When it was mended last, by the age of the pool.
     pub(crate) mended: Option<Duration>,
     /// When the next try is due, by the age of the pool.
@@ -118,7 +120,7 @@ impl Pool {
                 if now >= crew.next_try {
                     crew.mender = Some(worker.number);
                     self.stats.recoveries.fetch_add(1, Ordering::Relaxed);
-                    let forced = crew.tries % FORCED == FORCED - 1;
+                    let forced = (crew.tries + crew.flaps) % FORCED == FORCED - 1;
                     return Duty::Mend { failed_generation: crew.failed_generation, forced };
                 }
                 patience = patience.min(crew.next_try - now);

@@ -173,14 +173,17 @@ impl Pool {
         let now = self.age.elapsed();
         let again = crew.mended.is_some_and(|mended| now.saturating_sub(mended) < STABLE);
         crew.failed_generation = generation;
-        crew.tries = if again { crew.tries + 1 } else { 0 };
-        crew.next_try = now + if again { backoff(crew.tries).min(FLAPPING) } else { Duration::ZERO };
+        // Counted apart from tries that fail: else a token that flapped for a while and then does not come
+        // back at once would be left alone for minutes.
+        crew.flaps = if again { crew.flaps + 1 } else { 0 };
+        crew.tries = 0;
+        crew.next_try = now + if again { backoff(crew.flaps).min(FLAPPING) } else { Duration::ZERO };
         let reason: Arc<str> = error.to_string().into();
         tracing::warn!(token = %self.token, %reason, "the token failed, mending it");
         if error.class() == FailureClass::Pin {
             self.pin_refused(reason);
         } else if again {
-            self.set_state(TokenState::Down { reason, tries: crew.tries });
+            self.set_state(TokenState::Down { reason, tries: crew.flaps });
             self.fail_waiting();
         } else {
             self.set_state(TokenState::Recovering { reason });
@@ -229,7 +232,6 @@ impl Pool {
         match outcome {
             Ok(()) => {
                 tracing::info!(token = %self.token, tries = crew.tries + 1, "the token signs again");
-                // The count stays: should it fail again at once, the back-off goes on.
                 crew.mended = Some(self.age.elapsed());
                 self.failures_in_a_row.store(0, Ordering::Relaxed);
                 self.set_state(TokenState::Serving);
