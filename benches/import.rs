@@ -1,13 +1,17 @@
 //! How fast an `index.txt` goes into SQLite, fresh and repeated: what a first migration and a nightly
 //! one cost. `IMPORT_ROWS` sets the length of the file (20,000 by default).
 #![expect(clippy::expect_used, reason = "a benchmark that cannot run has nobody to hand an error to")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures")]
+
+#[path = "support/figures.rs"]
+mod figures;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use goodstanding::clock::{Clock, SystemClock};
+use goodstanding::clock::{Clock, Stopwatch, SystemClock};
 use goodstanding::import::{Outcome, index_txt};
 use goodstanding::store::{self, IssuerId, Store};
 use tokio::runtime::Runtime;
@@ -68,7 +72,14 @@ fn imports(criterion: &mut Criterion) {
         );
     });
     let (store, issuer) = runtime.block_on(fresh_store(folder.path()));
+    let watch = Stopwatch::start();
     runtime.block_on(import(&*store, issuer, &path));
+    let rate = rows as f64 / watch.elapsed().as_secs_f64();
+    figures::note(
+        "P8",
+        &format!("index.txt of {rows} rows into a new database"),
+        &format!("{rate:.0} rows a second"),
+    );
     group.bench_function("repeated", |bencher| {
         bencher.iter(|| {
             let outcome = runtime.block_on(import(&*store, issuer, &path));

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed measurement")]
 
+#[path = "support/figures.rs"]
+mod figures;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +86,11 @@ fn decisions(keys: usize) {
         .collect();
     rounds.sort_by(f64::total_cmp);
     println!("decision in memory: median {:.2} µs (rounds {rounds:.2?}), target 2 µs", rounds[2]);
+    figures::note(
+        "P11",
+        &format!("a decision in memory, {} keys", book.keys()),
+        &format!("{:.2} µs", rounds[2]),
+    );
 }
 
 /// Orders by 64 clients, each durable before it is answered.
@@ -132,6 +140,8 @@ fn reservations(seconds: u64) {
             taken.len() as f64 / tally.groups as f64,
             (cpu_seconds() - cpu) * 1e6 / taken.len() as f64,
         );
+        let value = format!("{:.0}/s, p50 {:.1} ms, p99 {:.1} ms", taken.len() as f64 / elapsed, at(0.5), at(0.99));
+        figures::note("P11", &format!("durable reservations, {CLIENTS} clients"), &value);
     });
 }
 

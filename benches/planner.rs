@@ -12,6 +12,9 @@
     reason = "a measurement that cannot go on has only panics; its figures are printed"
 )]
 
+#[path = "support/figures.rs"]
+mod figures;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fs;
@@ -122,8 +125,13 @@ fn measure(fleet: u32, rounds: u32) {
     println!(
         "{:<18} {fleet:>9} {add:>7.3} {:>11.3} {:>9.3} {memory:>7.1} {after:>7.1} {outlook:>8.0} {anew:>7.3}",
         "planner",
-        median(reschedule),
-        median(next),
+        median(reschedule.clone()),
+        median(next.clone()),
+    );
+    figures::note(
+        "P9",
+        &format!("{fleet} certificates: add, reschedule, next due"),
+        &format!("{add:.2}, {:.2}, {:.2} µs CPU; {after:.1} octets each", median(reschedule), median(next)),
     );
 }
 

@@ -29,6 +29,8 @@
     reason = "a measurement that cannot go on has only panics; its figures are printed"
 )]
 
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "support/pki.rs"]
 mod pki;
 #[path = "support/site.rs"]
@@ -348,6 +350,15 @@ fn main() -> ExitCode {
                     samples.foreign,
                     20,
                 );
+                let goal = if case.cap.is_some() { "P5" } else { "P7" };
+                let what = format!("{}, {lane} lane, of the raw rate", case.name);
+                figures::note(goal, &what, &format!("{:.3} of {raw_rate:.0}/s", rate / raw_rate));
+                if case.cap.is_none() {
+                    let what = format!("{}, {lane} lane", case.name);
+                    let value =
+                        format!("{beyond:.1} µs, and {verify:.1} to verify beside {raw_cpu:.0} to sign");
+                    figures::note("P6", &what, &value);
+                }
             }
         }
     })

@@ -14,6 +14,8 @@
 
 #[path = "support/backlog.rs"]
 mod backlog;
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "support/pki.rs"]
 mod pki;
 #[path = "support/site.rs"]
@@ -93,6 +95,12 @@ async fn measure(place: &Place, backlog: usize, revocations: usize) {
         at(99),
         at(100),
         GOAL.as_secs_f64() * 1e3,
+    );
+    let what = format!("a revocation behind {backlog} due answers at {RATE}/s");
+    figures::note(
+        "P10",
+        &what,
+        &format!("p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", at(50), at(99), at(100)),
     );
     shutdown.stop();
     assert!(shutdown.drained(Duration::from_secs(30)).await);

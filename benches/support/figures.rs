@@ -1,6 +1,10 @@
 //! Where measurements leave their figures for `scripts/bench-report`.
 
-#![allow(dead_code, reason = "each measurement takes of it what it needs")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "each measurement takes of it what it needs, and one without a folder has only panics"
+)]
 
 use std::fs;
 use std::io::Write;
