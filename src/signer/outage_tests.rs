@@ -138,3 +138,40 @@ fn a_stop_does_not_wait_for_a_token_that_hangs() {
         });
     });
 }
+
+#[test]
+fn a_token_that_flapped_is_not_left_alone_for_longer_when_it_does_not_come_back() {
+    with_token_and(test_name!(), remote, |place| {
+        let public = place.key("key", KeyAlgorithm::P256);
+        block_on(async {
+            let mut hsm = Some(Hsm::plug_in(place));
+            let signer = Signer::start(settings(place)).await.unwrap();
+            let algorithm = KeyAlgorithm::P256.default_signature();
+            let key = KeyReference::Label("key".into());
+            let key = signer.prepare_key(key, algorithm, public.key).await.unwrap();
+            let tries = |stats: &Snapshot| match stats.state {
+                TokenState::Down { tries, .. } => tries,
+                _ => 0,
+            };
+            for flap in 0..4 {
+                assert!(signer.sign(&key, Bytes::from_static(b"here"), ANY).await.is_ok());
+                hsm = None;
+                assert!(signer.sign(&key, Bytes::from_static(b"gone"), ANY).await.is_err());
+                // The first time it is mended at once, then after a wait that grows with each flap.
+                until(&signer, "down", |stats| tries(stats) >= flap.max(1)).await;
+                if flap < 3 {
+                    hsm = Some(Hsm::plug_in(place));
+                    until(&signer, "serving", |stats| stats.state == TokenState::Serving).await;
+                }
+            }
+            // It stays away: the waits between tries begin at a second again.
+            until(&signer, "tried once", |stats| tries(stats) == 1).await;
+            let watch = Stopwatch::start();
+            let _hsm = Hsm::plug_in(place);
+            until(&signer, "serving", |stats| stats.state == TokenState::Serving).await;
+            assert!(watch.elapsed() < Duration::from_secs(6), "{:?}", watch.elapsed());
+            assert!(signer.stop(PATIENCE).await);
+            drop(hsm);
+        });
+    });
+}
