@@ -16,9 +16,10 @@ use crate::capacity::follow::{Followed, Follower};
 use crate::capacity::guard::{self, Reading, TokenReading};
 use crate::capacity::inventory::Assumed;
 use crate::capacity::live::{Findings, LiveGuard, Measured, Pace};
+use crate::capacity::live_demand::LiveDemand;
 use crate::capacity::model::{Reserve, Terms, Work};
 use crate::capacity::{Report, State, throttle};
-use crate::clock::UnixTime;
+use crate::clock::{Stopwatch, UnixTime};
 use crate::presign::keeper::KeeperStats;
 use crate::presign::levers::Levers;
 use crate::server::control::api::CapacityReport;
@@ -46,6 +47,8 @@ pub(super) struct Sources {
     pub(super) levers: Arc<Levers>,
     /// New certificates asked for here since the start, accepted or refused, renewals not counted.
     pub(super) offered: Box<dyn Fn() -> u64 + Send>,
+    /// Live signatures made since the start.
+    pub(super) live: Box<dyn Fn() -> u64 + Send>,
 }
 
 /// Starts the guard of a process; it ends with `shutdown`.
@@ -88,7 +91,13 @@ pub(super) async fn start(sources: Sources, shutdown: &Shutdown) -> Result<Findi
             }
         }
     });
-    let mut meter = Meter { known, away: BTreeMap::new(), offered: 0 };
+    let mut meter = Meter {
+        known,
+        away: BTreeMap::new(),
+        offered: 0,
+        live: ((sources.live)(), Stopwatch::start()),
+        live_demand: LiveDemand::default(),
+    };
     let elsewhere = Elsewhere::start(Arc::clone(&app.store), shutdown).await?;
     let here = sources.offered;
     let sources = Sources { offered: Box::new(move || here() + elsewhere.offered()), ..sources };
@@ -165,6 +174,9 @@ struct Meter {
     /// Since when each token that is away has been.
     away: BTreeMap<String, UnixTime>,
     offered: u64,
+    /// Live signatures when they were last looked at, and since when that is.
+    live: (u64, Stopwatch),
+    live_demand: LiveDemand,
 }
 
 impl Meter {
@@ -173,6 +185,9 @@ impl Meter {
         let tokens = sources.signers.load().iter().map(|signer| self.token(signer, now)).collect();
         let offered = (sources.offered)();
         let more = offered.saturating_sub(std::mem::replace(&mut self.offered, offered));
+        let live = (sources.live)();
+        let (before, watch) = std::mem::replace(&mut self.live, (live, Stopwatch::start()));
+        self.live_demand.note(live.saturating_sub(before), watch.elapsed(), now);
         let figures = sources.keeper.figures.load();
         let outlook = &figures.outlook;
         let left = |at: Option<UnixTime>| at.map(|at| at.0 - now.0);
@@ -180,7 +195,7 @@ impl Meter {
         let reading = Reading {
             now,
             tokens,
-            live_p99: 0.0,
+            live_p99: self.live_demand.p99(),
             offered: more as f64,
             time_to_stale: left(outlook.stale_at),
             time_to_expiry: left(outlook.expires_at),

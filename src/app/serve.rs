@@ -122,6 +122,10 @@ pub async fn serve(
             keeper: Arc::clone(&stats),
             levers: Arc::clone(&running.pipeline.levers),
             signers: Arc::clone(&running.signers),
+            live: Box::new({
+                let responder = Arc::clone(&running.responder);
+                move || responder.live_signatures()
+            }),
             offered: Box::new(move || asking.limiter.get().map_or(0, |limiter| limiter.tally().new_orders)),
         };
         let findings = guard::start(sources, &shutdown).await?;

@@ -13,6 +13,7 @@ pub mod guard;
 pub mod inventory;
 pub mod ladder;
 pub mod live;
+pub mod live_demand;
 pub mod model;
 pub mod plan;
 pub mod report;

@@ -102,6 +102,12 @@ impl Responder {
         Self { early: Some(reader), ..self }
     }
 
+    /// Live signatures asked of a token since the start.
+    #[must_use]
+    pub fn live_signatures(&self) -> u64 {
+        self.live.signatures()
+    }
+
     /// Answers for other issuers from now on.
     pub fn replace_issuers(&self, directory: IssuerDirectory) {
         self.directory.store(Arc::new(directory));

@@ -2,6 +2,7 @@
 //! request, hashes that no stored answer has, serial numbers on no record.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,6 +46,7 @@ pub struct LiveSigner {
     policies: Arc<ArcSwap<Policies>>,
     settings: Settings,
     gate: Gate<(IssuerId, Asked), Result<Answer, Arc<LiveError>>>,
+    signatures: AtomicU64,
 }
 
 /// Why there is no live answer.
@@ -83,7 +85,7 @@ impl LiveSigner {
         settings: Settings,
     ) -> Self {
         let limits = Limits { in_flight: settings.in_flight, per_second: settings.per_second };
-        Self { identities, clock, policies, settings, gate: Gate::new(limits) }
+        Self { identities, clock, policies, settings, gate: Gate::new(limits), signatures: AtomicU64::new(0) }
     }
 
     /// The first of these algorithms that somebody signs with for the issuer.
@@ -113,7 +115,13 @@ impl LiveSigner {
         self.try_sign(issuer, asked).await.map_err(Arc::new)
     }
 
+    /// Signatures asked of a token since the start.
+    pub(super) fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+
     async fn try_sign(&self, issuer: IssuerId, asked: Asked) -> Result<Answer, LiveError> {
+        self.signatures.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         let validity = VALIDITY.min(self.policies.load().of(issuer).freshness.validity());
         let draft = |identity: &Identity| {
