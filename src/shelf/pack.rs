@@ -19,10 +19,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::SignedAnswer;
-use super::record::{ANSWER, FIXED, Header, NO_REASON, PLAIN_ECDSA, WORD, long, plain_ecdsa, short};
+use super::record::{ANSWER, FIXED, Header, NO_REASON, PLAIN_ECDSA, WORD, Words, long, plain_ecdsa, short};
 use super::template::{Statement, Subject, Template, Templates, subjects};
 use crate::clock::UnixTime;
-use crate::ocsp::{CrlReason, Revocation, ecdsa};
+use crate::ocsp::{CrlReason, Revocation};
 
 /// In the place of a serial's length; no serial is as long.
 const MARK: u8 = 127;
@@ -50,7 +50,7 @@ impl PackPlace {
 
 /// A pack as octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pack(SmallVec<[u8; 592]>);
+pub(super) struct Pack(Words);
 
 impl Pack {
     /// How many words a pack has, by its words 1 and 3; none where they are no pack's.
@@ -64,11 +64,7 @@ impl Pack {
 
     /// From its words.
     pub(super) fn read(count: usize, words: impl Iterator<Item = u64>) -> Self {
-        let mut octets = SmallVec::from_elem(0, count * WORD);
-        for (place, word) in octets.chunks_exact_mut(WORD).zip(words) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        Self(octets)
+        Self(Words::read(count, words))
     }
 
     /// Packs an answer for several certificates, one of which names it; none for one that says more of
@@ -117,46 +113,33 @@ impl Pack {
         for part in [&list, whole, signature] {
             octets.extend_from_slice(part);
         }
-        octets.resize(octets.len().next_multiple_of(WORD), 0);
-        Some(Self(octets))
+        Some(Self(Words::of(octets)))
     }
 
     /// Its words.
     pub(super) fn words(&self) -> impl ExactSizeIterator<Item = u64> {
-        (0..self.0.len() / WORD).map(|number| self.word(number))
-    }
-
-    fn word(&self, number: usize) -> u64 {
-        self.0[number * WORD..].first_chunk().map_or(0, |octets| u64::from_le_bytes(*octets))
-    }
-
-    fn u32_at(&self, at: usize) -> u32 {
-        self.0[at..].first_chunk().map_or(0, |octets| u32::from_le_bytes(*octets))
-    }
-
-    fn header(&self) -> Header {
-        Header::of(self.word(1))
+        self.0.iter()
     }
 
     /// Certificates in it.
     pub(super) fn certificates(&self) -> u32 {
-        self.u32_at(4)
+        self.0.u32_at(4)
     }
 
     pub(super) fn template(&self) -> u16 {
-        self.header().template
+        self.0.header().template
     }
 
     pub(super) fn this_update(&self) -> UnixTime {
-        long(self.u32_at(2 * WORD))
+        self.0.this_update()
     }
 
     pub(super) fn next_update(&self) -> UnixTime {
-        long(self.u32_at(2 * WORD + 4))
+        self.0.next_update()
     }
 
     fn list(&self) -> &[u8] {
-        self.0.get(FIXED..FIXED + self.u32_at(3 * WORD) as usize).unwrap_or_default()
+        self.0.octets(FIXED, self.0.u32_at(3 * WORD) as usize)
     }
 
     fn subjects(&self) -> SmallVec<[Subject<'_>; 8]> {
@@ -180,15 +163,13 @@ impl Pack {
     }
 
     fn whole_data(&self) -> &[u8] {
-        let start = FIXED + self.list().len();
-        self.0.get(start..start + usize::from(self.header().data)).unwrap_or_default()
+        self.0.octets(FIXED + self.list().len(), usize::from(self.0.header().data))
     }
 
     fn signature(&self) -> SmallVec<[u8; 512]> {
-        let header = self.header();
+        let header = self.0.header();
         let start = FIXED + self.list().len() + usize::from(header.data);
-        let octets = self.0.get(start..start + usize::from(header.signature)).unwrap_or_default();
-        if header.has(PLAIN_ECDSA) { ecdsa::der(octets) } else { SmallVec::from_slice(octets) }
+        self.0.signature(start, usize::from(header.signature))
     }
 
     /// Whether it tells this status of this certificate: then it is an answer for it.

@@ -130,12 +130,11 @@ pub(super) const fn issuer(word: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// A record as octets. One with an RSA-4096 signature takes no heap.
-#[derive(Clone, Debug)]
-pub(super) struct Record(SmallVec<[u8; 592]>);
+/// Words as octets. Those of a record with an RSA-4096 signature take no heap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Words(SmallVec<[u8; 592]>);
 
-impl Record {
-    /// From its words.
+impl Words {
     pub(super) fn read(count: usize, words: impl Iterator<Item = u64>) -> Self {
         let mut octets = SmallVec::from_elem(0, count * WORD);
         for (place, word) in octets.chunks_exact_mut(WORD).zip(words) {
@@ -144,78 +143,111 @@ impl Record {
         Self(octets)
     }
 
-    fn word(&self, number: usize) -> u64 {
+    /// Of these octets, with zeros up to a whole word.
+    pub(super) fn of(mut octets: SmallVec<[u8; 592]>) -> Self {
+        octets.resize(octets.len().next_multiple_of(WORD), 0);
+        Self(octets)
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = u64> {
+        (0..self.0.len() / WORD).map(|number| self.word(number))
+    }
+
+    pub(super) fn word(&self, number: usize) -> u64 {
         self.0[number * WORD..].first_chunk().map_or(0, |octets| u64::from_le_bytes(*octets))
     }
 
-    fn u32_at(&self, at: usize) -> u32 {
+    pub(super) fn u32_at(&self, at: usize) -> u32 {
         self.0[at..].first_chunk().map_or(0, |octets| u32::from_le_bytes(*octets))
     }
 
-    fn header(&self) -> Header {
+    /// What word 1 says.
+    pub(super) fn header(&self) -> Header {
         Header::of(self.word(1))
     }
 
-    pub(super) fn issuer(&self) -> u32 {
-        issuer(self.word(0))
-    }
-
-    pub(super) fn version(&self) -> u32 {
-        self.u32_at(4)
-    }
-
-    pub(super) fn has_answer(&self) -> bool {
-        self.header().has(ANSWER)
-    }
-
-    pub(super) fn template(&self) -> u16 {
-        self.header().template
-    }
-
-    /// thisUpdate; in a pack the pack has it.
-    fn this_update(&self) -> UnixTime {
+    /// thisUpdate, in word 2; the record of a certificate in a pack has none.
+    pub(super) fn this_update(&self) -> UnixTime {
         long(self.u32_at(2 * WORD))
     }
 
-    fn next_update(&self) -> UnixTime {
+    /// nextUpdate, in word 2.
+    pub(super) fn next_update(&self) -> UnixTime {
         long(self.u32_at(2 * WORD + 4))
+    }
+
+    /// So many octets from a place on; nothing where there are fewer.
+    pub(super) fn octets(&self, at: usize, length: usize) -> &[u8] {
+        self.0.get(at..at + length).unwrap_or_default()
+    }
+
+    /// The content of the signature BIT STRING, from how it is kept.
+    pub(super) fn signature(&self, at: usize, length: usize) -> SmallVec<[u8; 512]> {
+        let octets = self.octets(at, length);
+        if self.header().has(PLAIN_ECDSA) { ecdsa::der(octets) } else { SmallVec::from_slice(octets) }
+    }
+}
+
+/// A certificate.
+#[derive(Clone, Debug)]
+pub(super) struct Record(Words);
+
+impl Record {
+    /// From its words.
+    pub(super) fn read(count: usize, words: impl Iterator<Item = u64>) -> Self {
+        Self(Words::read(count, words))
+    }
+
+    pub(super) fn issuer(&self) -> u32 {
+        issuer(self.0.word(0))
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.0.u32_at(4)
+    }
+
+    pub(super) fn has_answer(&self) -> bool {
+        self.0.header().has(ANSWER)
+    }
+
+    pub(super) fn template(&self) -> u16 {
+        self.0.header().template
     }
 
     /// thisUpdate and nextUpdate of the answer, if it has one of its own.
     pub(super) fn times(&self) -> Option<(UnixTime, UnixTime)> {
         let own = self.has_answer() && self.pack().is_none();
-        own.then(|| (self.this_update(), self.next_update()))
+        own.then(|| (self.0.this_update(), self.0.next_update()))
     }
 
     pub(super) fn not_after(&self) -> UnixTime {
-        long(self.u32_at(self.header().fixed() - WORD + 4))
+        long(self.0.u32_at(self.0.header().fixed() - WORD + 4))
     }
 
     /// The content octets of the serial number.
     pub(super) fn serial(&self) -> &[u8] {
-        let header = self.header();
-        &self.0[header.fixed()..][..header.serial()]
+        let header = self.0.header();
+        self.0.octets(header.fixed(), header.serial())
     }
 
     pub(super) fn revocation(&self) -> Option<Revocation> {
-        let header = self.header();
+        let header = self.0.header();
         header.has(REVOKED).then(|| Revocation {
-            time: long(self.u32_at(header.data_at() - 4)),
+            time: long(self.0.u32_at(header.data_at() - 4)),
             reason: Some(header.flags >> 4).filter(|code| *code != NO_REASON).and_then(CrlReason::from_code),
         })
     }
 
     /// A ResponseData that was kept whole; empty for one that a template writes.
     pub(super) fn whole_data(&self) -> &[u8] {
-        let header = self.header();
-        &self.0[header.data_at()..header.signature_at()]
+        let header = self.0.header();
+        self.0.octets(header.data_at(), header.data())
     }
 
     /// The content of the signature BIT STRING.
     pub(super) fn signature(&self) -> SmallVec<[u8; 512]> {
-        let header = self.header();
-        let octets = &self.0[header.signature_at()..][..header.signature()];
-        if header.has(PLAIN_ECDSA) { ecdsa::der(octets) } else { SmallVec::from_slice(octets) }
+        let header = self.0.header();
+        self.0.signature(header.signature_at(), header.signature())
     }
 
     /// The certificate that it is the record of.
@@ -225,20 +257,20 @@ impl Record {
 
     /// Where its pack stands.
     pub(super) fn pack(&self) -> Option<PackPlace> {
-        self.header().pack()
+        self.0.header().pack()
     }
 
     /// When a newer answer is planned.
     pub(super) fn renewed_at(&self) -> UnixTime {
-        long(self.u32_at(self.header().fixed() - WORD))
+        long(self.0.u32_at(self.0.header().fixed() - WORD))
     }
 
     /// The certificate, without its answer.
     pub(super) fn slot(&self) -> Slot {
-        let header = self.header();
+        let header = self.0.header();
         Slot {
             version: i64::from(self.version()),
-            not_before: header.has(NOT_BEFORE).then(|| long(self.u32_at(header.fixed() + header.serial()))),
+            not_before: header.has(NOT_BEFORE).then(|| long(self.0.u32_at(header.fixed() + header.serial()))),
             not_after: self.not_after(),
             revocation: self.revocation(),
             answer: None,
@@ -256,7 +288,7 @@ impl Record {
     }
 
     fn statement<'a>(&self, subjects: &'a [Subject<'a>]) -> Statement<'a> {
-        Statement { this_update: self.this_update(), next_update: self.next_update(), subjects }
+        Statement { this_update: self.0.this_update(), next_update: self.0.next_update(), subjects }
     }
 
     /// Packs a certificate. Its answer is left to a template where one writes exactly those octets, or to
@@ -324,12 +356,11 @@ impl Record {
             octets.extend_from_slice(signature);
         }
         octets[WORD..2 * WORD].copy_from_slice(&header.octets());
-        octets.resize(octets.len().next_multiple_of(WORD), 0);
-        Self(octets)
+        Self(Words::of(octets))
     }
 
     /// Its words.
     pub(super) fn words(&self) -> impl ExactSizeIterator<Item = u64> {
-        (0..self.0.len() / WORD).map(|number| self.word(number))
+        self.0.iter()
     }
 }

@@ -13,6 +13,9 @@ fn frame(algorithm: SignatureAlgorithm) -> Arc<Frame> {
     Arc::new(Frame { algorithm, certificate: Some(vec![0x30, 3, 2, 1, 5]) })
 }
 
+/// A certificate, and its revocation.
+type Member = (Serial, Option<Revocation>);
+
 /// An answer that was signed, as the store keeps it.
 #[derive(Clone, Debug)]
 struct Made {
@@ -25,8 +28,13 @@ struct Made {
 
 impl Made {
     fn new(frame: &Arc<Frame>, serial: Serial, revocation: Option<Revocation>, this_update: i64) -> Self {
+        Self::about(frame, &[(serial, revocation)], this_update)
+    }
+
+    /// One answer for all of these.
+    fn about(frame: &Arc<Frame>, members: &[Member], this_update: i64) -> Self {
         let (this_update, next_update) = (UnixTime(this_update), UnixTime(this_update + 604_799));
-        let single = |hash: HashAlgorithm| SingleResponse {
+        let single = |serial, revocation: Option<Revocation>, hash: HashAlgorithm| SingleResponse {
             cert_id: CertId {
                 hash,
                 issuer_name_hash: vec![1; hash.length()].into(),
@@ -38,10 +46,13 @@ impl Made {
             next_update,
             extras: SingleExtras::default(),
         };
+        let both = |(serial, revocation): &Member| {
+            [HashAlgorithm::Sha1, HashAlgorithm::Sha256].map(|hash| single(*serial, *revocation, hash))
+        };
         let data = ResponseData {
             responder_id: ResponderId::ByKey([9; 20]),
             produced_at: this_update,
-            responses: vec![single(HashAlgorithm::Sha1), single(HashAlgorithm::Sha256)],
+            responses: members.iter().flat_map(both).collect(),
             nonce: None,
             extended_revoke: false,
         };
@@ -293,37 +304,7 @@ fn readers_see_whole_answers_while_they_change_and_the_shelf_grows() {
     assert_eq!(shelf.certificates(), 400 + 12 * 200);
 }
 
-/// Answers for several certificates each.
-fn pack_of(frame: &Arc<Frame>, members: &[(Serial, Option<Revocation>)], this_update: i64) -> Made {
-    let (first, time) = (Made::new(frame, members[0].0, None, this_update), UnixTime(this_update));
-    let single = |serial, revocation: Option<Revocation>, hash: HashAlgorithm| SingleResponse {
-        cert_id: CertId {
-            hash,
-            issuer_name_hash: vec![1; hash.length()].into(),
-            issuer_key_hash: vec![2; hash.length()].into(),
-            serial,
-        },
-        status: revocation.map_or(CertStatus::Good, CertStatus::Revoked),
-        this_update: time,
-        next_update: first.next_update,
-        extras: SingleExtras::default(),
-    };
-    let data = ResponseData {
-        responder_id: ResponderId::ByKey([9; 20]),
-        produced_at: time,
-        responses: members
-            .iter()
-            .flat_map(|(serial, revocation)| {
-                [HashAlgorithm::Sha1, HashAlgorithm::Sha256].map(|hash| single(*serial, *revocation, hash))
-            })
-            .collect(),
-        nonce: None,
-        extended_revoke: false,
-    };
-    Made { response_data: data.encode().unwrap(), ..first }
-}
-
-fn put_packed(shelf: &Shelf, member: (Serial, Option<Revocation>), number: i64, made: &Made) -> bool {
+fn put_packed(shelf: &Shelf, member: Member, number: i64, made: &Made) -> bool {
     let answer = SignedAnswer { pack: Some(number), ..made.answer() };
     let entry = Entry { revocation: member.1, answer: Some(answer), ..entry(1, None) };
     shelf.put(ISSUER, member.0, &entry)
@@ -340,7 +321,7 @@ fn a_pack_is_served_for_each_of_its_certificates_as_it_was_signed() {
                 let pack = (2 * round + usize::from(is_revoked)) as u64;
                 let revocation = is_revoked.then_some(Revocation { time: UnixTime(77), reason });
                 let members: Vec<_> = (0..5).map(|at| (number(100 * pack + at), revocation)).collect();
-                let made = pack_of(&frame, &members, 1_000);
+                let made = Made::about(&frame, &members, 1_000);
                 for member in &members {
                     assert!(put_packed(&shelf, *member, pack as i64 + 1, &made));
                 }
@@ -368,7 +349,7 @@ fn a_pack_goes_with_the_last_certificate_that_it_answers_for() {
     let members: Vec<_> = (0..4).map(|at| (number(at), None)).collect();
     let mut memory = 0;
     for round in 0..50 {
-        let made = pack_of(&frame, &members, 1_000 + round);
+        let made = Made::about(&frame, &members, 1_000 + round);
         for member in &members {
             assert!(put_packed(&shelf, *member, 256 * round, &made));
             // The same once more changes nothing, and keeps nothing twice.
@@ -382,14 +363,14 @@ fn a_pack_goes_with_the_last_certificate_that_it_answers_for() {
     // One is revoked: the others still have theirs.
     assert!(shelf.put(ISSUER, number(1), &entry(2, None)));
     assert!(shelf.get(ISSUER, &number(1)).unwrap().answer.is_none());
-    let last = pack_of(&frame, &members, 1_049);
+    let last = Made::about(&frame, &members, 1_049);
     assert_eq!(shelf.get(ISSUER, &number(2)).unwrap().answer.unwrap().body(), last.body());
     assert_eq!(shelf.answers(), 3);
-    assert!(!put_packed(&shelf, members[0], 256 * 59, &pack_of(&frame, &members, 1_000)), "an older one");
+    assert!(!put_packed(&shelf, members[0], 256 * 59, &Made::about(&frame, &members, 1_000)), "an older one");
     shelf.sweep(UnixTime(2_000_000_001));
     assert_eq!((shelf.certificates(), shelf.answers()), (0, 0));
     assert!(shelf.packs.lock().is_empty());
-    let made = pack_of(&frame, &members, 2_000);
+    let made = Made::about(&frame, &members, 2_000);
     members.iter().for_each(|member| assert!(put_packed(&shelf, *member, 256 * 60, &made)));
     assert_eq!(shelf.memory(), memory);
 }
@@ -399,7 +380,7 @@ fn an_answer_that_does_not_speak_of_the_certificate_is_not_taken_for_its_pack() 
     let shelf = Shelf::new();
     let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
     let members: Vec<_> = (0..3).map(|at| (number(at), None)).collect();
-    let made = pack_of(&frame, &members, 1_000);
+    let made = Made::about(&frame, &members, 1_000);
     assert!(put_packed(&shelf, members[0], 1, &made));
     // Kept whole, as any answer that no template writes.
     assert!(put_packed(&shelf, (number(9), None), 1, &made));
@@ -416,7 +397,6 @@ fn readers_see_whole_packs_while_certificates_come_and_go() {
     let frame = frame(SignatureAlgorithm::EcdsaP256Sha256);
     let done = AtomicBool::new(false);
     // Packs of two to nine, put together otherwise in each round.
-    type Member = (Serial, Option<Revocation>);
     let round_of = |round: i64| -> Vec<(i64, Vec<Member>, Made)> {
         let size = 2 + (round % 8) as usize;
         let members: Vec<_> =
@@ -424,7 +404,7 @@ fn readers_see_whole_packs_while_certificates_come_and_go() {
         let packs = members.chunks(size).enumerate();
         packs
             .map(|(at, part)| {
-                (round * 1_000 + at as i64, part.to_vec(), pack_of(&frame, part, 1_000 + round))
+                (round * 1_000 + at as i64, part.to_vec(), Made::about(&frame, part, 1_000 + round))
             })
             .collect()
     };
@@ -466,7 +446,7 @@ fn a_certificate_in_a_pack_of_eight_takes_less_than_one_alone() {
     let certificates = 40_000;
     for pack in 0..certificates / 8 {
         let members: Vec<_> = (0..8).map(|at| (number(8 * pack + at), None)).collect();
-        let made = pack_of(&frame, &members, 1_795_315_054);
+        let made = Made::about(&frame, &members, 1_795_315_054);
         members.iter().for_each(|member| assert!(put_packed(&shelf, *member, pack as i64 + 1, &made)));
     }
     let each = (shelf.memory() - Shelf::new().memory()) / certificates as usize;
