@@ -117,11 +117,8 @@ pub async fn plan(
                 considered += 1;
                 // One from the future was made while the clock was ahead: nobody may serve it.
                 let answer = entry.answer.filter(|answer| answer.this_update <= now);
-                let due = answer.is_none_or(|answer| {
-                    let times = [answer.this_update, answer.next_update];
-                    answer.broken
-                        || policies.due_at(entry.issuer, &entry.serial, answer.responder, times) <= until
-                });
+                let due = answer
+                    .is_none_or(|answer| policies.due_at(entry.issuer, &entry.serial, &answer) <= until);
                 if due && entry.not_before.is_none_or(|not_before| not_before <= now) {
                     missing += usize::from(entry.answer.is_none());
                     let seen = Seen {
@@ -130,8 +127,7 @@ pub async fn plan(
                         serial: entry.serial,
                         revoked: false,
                         answer: answer.map(|answer| (answer.this_update, answer.next_update)),
-                        retired: answer
-                            .is_some_and(|answer| answer.broken || policies.is_retired(answer.responder)),
+                        retired: answer.is_some_and(|answer| policies.is_to_be_replaced(&answer)),
                         not_before: entry.not_before,
                     };
                     engine.note(&seen, until);

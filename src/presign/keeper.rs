@@ -563,9 +563,7 @@ fn seen(state: &CertificateState, policies: &Policies) -> Seen {
         serial: certificate.serial,
         revoked: certificate.revocation.is_some(),
         answer: current.map(|answer| (answer.this_update, answer.next_update)),
-        retired: current.is_some_and(|answer| {
-            policies.is_retired(answer.responder) || answer.pack.is_some_and(|pack| pack.broken)
-        }),
+        retired: current.is_some_and(|answer| policies.is_to_be_replaced(&answer.times())),
         not_before: certificate.not_before,
     }
 }

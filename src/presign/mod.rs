@@ -32,14 +32,13 @@ pub fn entry<'a>(state: &'a CertificateState, frames: &Frames, policies: &Polici
     let certificate = &state.certificate;
     let current = state.answer.as_ref().filter(|answer| answer.version == certificate.version);
     let answer = current.and_then(|answer| {
-        let times = [answer.this_update, answer.next_update];
         Some(SignedAnswer {
             frame: Arc::clone(frames.get(&answer.responder)?),
             response_data: &answer.response_data,
             signature: &answer.signature,
             this_update: answer.this_update,
             next_update: answer.next_update,
-            renewed_at: policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times),
+            renewed_at: policies.due_at(certificate.issuer, &certificate.serial, &answer.times()),
             pack: answer.pack.map(|pack| pack.number.0),
         })
     });

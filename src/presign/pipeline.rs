@@ -19,7 +19,7 @@ use super::levers::Levers;
 use super::policies::Policies;
 use super::reading;
 use crate::clock::{SharedClock, UnixTime};
-use crate::ocsp::{CertStatus, response::ResponseError};
+use crate::ocsp::response::ResponseError;
 use crate::signer::{FailureClass, Lane, SignError};
 use crate::store::{
     AnswerOutcome, CertificateKey, CertificateState, InPack, IssuerId, NewAnswer, Store, StoreError,
@@ -169,31 +169,23 @@ impl Pipeline {
         let now = self.clock.now();
         let mut steps = Vec::with_capacity(states.len());
         states.retain(|state| {
-            let certificate = &state.certificate;
-            let policy = *self.policies.load().of(certificate.issuer);
-            let not_before = certificate.not_before.filter(|not_before| now < *not_before);
-            let is_over = policy.answered_until(certificate.not_after) < now;
-            if is_over || not_before.is_some() {
-                let not_before = if is_over { None } else { not_before };
-                steps.push(Step::Ended(Outcome::NotDue(certificate.key, not_before)));
-            }
-            !is_over && not_before.is_none()
+            let not_due = self.not_due(state, now);
+            let is_due = not_due.is_none();
+            steps.extend(not_due.map(Step::Ended));
+            is_due
         });
-        match self.sign_together(&states, now).await {
-            Ok(None) => {}
-            Ok(Some(done)) => {
+        let Some(first) = states.first() else { return steps };
+        match self.sign_together(first, &states, now).await {
+            Ok(done) => {
                 let packed = states.len() > 1;
-                let done = Arc::new(done);
-                steps.extend(
-                    states.into_iter().map(|state| Step::Signed(Box::new(signed(state, &done, packed)))),
-                );
+                steps.extend(states.into_iter().map(|state| signed(state, &done, packed)));
             }
             // One that cannot be answered must not keep its neighbours from it.
             Err(error) if states.len() > 1 && error.reach() == Reach::Item => {
                 for state in states {
-                    steps.push(match self.sign_together(std::slice::from_ref(&state), now).await {
-                        Ok(Some(done)) => Step::Signed(Box::new(signed(state, &done, false))),
-                        Ok(None) => Step::Ended(Outcome::NotDue(state.certificate.key, None)),
+                    let alone = self.sign_together(&state, std::slice::from_ref(&state), now).await;
+                    steps.push(match alone {
+                        Ok(done) => signed(state, &done, false),
                         Err(error) => Step::Ended(Outcome::Failed(state.certificate.key, error)),
                     });
                 }
@@ -206,26 +198,34 @@ impl Pipeline {
         steps
     }
 
-    /// One answer for all of these; none for nothing.
+    /// Why no answer is due for a certificate at `now`; none if one is.
+    fn not_due(&self, state: &CertificateState, now: UnixTime) -> Option<Outcome> {
+        let certificate = &state.certificate;
+        if self.policies.load().of(certificate.issuer).answered_until(certificate.not_after) < now {
+            return Some(Outcome::NotDue(certificate.key, None));
+        }
+        let not_before = certificate.not_before.filter(|not_before| now < *not_before)?;
+        Some(Outcome::NotDue(certificate.key, Some(not_before)))
+    }
+
+    /// One answer for all of `states`, of which one is `first`.
     async fn sign_together(
         &self,
+        first: &CertificateState,
         states: &[CertificateState],
         now: UnixTime,
-    ) -> Result<Option<SignedDraft>, ItemError> {
-        let Some(first) = states.first() else { return Ok(None) };
+    ) -> Result<SignedDraft, ItemError> {
         let issuer = first.certificate.issuer;
         let policy = *self.policies.load().of(issuer);
-        let told: Vec<_> = states.iter().map(|state| (state.certificate.serial, status(state))).collect();
+        let told: Vec<_> =
+            states.iter().map(|state| (state.certificate.serial, state.certificate.status())).collect();
         let draft = |identity: &Identity| identity.draft_pack(&told, &policy, now);
-        let orders = states.iter().map(|state| order_for(state, &policy.freshness, now));
-        let Some(order) = orders.min_by_key(|order| order.deadline) else { return Ok(None) };
+        let order_of = |state| order_for(state, &policy.freshness, now);
+        let order = states.iter().map(order_of).min_by_key(|order| order.deadline);
+        let order = order.unwrap_or_else(|| order_of(first));
         let validity = policy.freshness.validity();
-        Ok(Some(self.identities.sign(issuer, now, validity, order, draft).await?))
+        Ok(self.identities.sign(issuer, now, validity, order, draft).await?)
     }
-}
-
-fn status(state: &CertificateState) -> CertStatus {
-    state.certificate.revocation.map_or(CertStatus::Good, CertStatus::Revoked)
 }
 
 /// Portions it out into what is signed together, `most` at a time, as near to the order as may be.
@@ -420,7 +420,7 @@ fn outcome(mut state: CertificateState, answer: NewAnswer, result: AnswerOutcome
     }
 }
 
-fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Signed {
+fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Step {
     let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
         key: state.certificate.key,
@@ -432,5 +432,5 @@ fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Signed {
         signature: signature.clone(),
         packed,
     };
-    Signed { state, answer }
+    Step::Signed(Box::new(Signed { state, answer }))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::ocsp::{Freshness, Serial};
-use crate::store::{IssuerId, ResponderNumber};
+use crate::store::{AnswerTimes, IssuerId, ResponderNumber};
 
 /// What the answers of one issuer are held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,20 +69,20 @@ impl Policies {
         self.retired.contains(&responder)
     }
 
-    /// When an answer is due: [`Freshness::due_at`] of its issuer, and at once when its responder was
-    /// taken out of use.
+    /// Whether an answer is to be replaced at once: its responder was taken out of use, or the status of
+    /// another certificate in its pack has changed.
     #[must_use]
-    pub fn due_at(
-        &self,
-        issuer: IssuerId,
-        serial: &Serial,
-        responder: ResponderNumber,
-        [this_update, next_update]: [UnixTime; 2],
-    ) -> UnixTime {
-        if self.is_retired(responder) {
-            return this_update;
+    pub fn is_to_be_replaced(&self, answer: &AnswerTimes) -> bool {
+        answer.broken || self.is_retired(answer.responder)
+    }
+
+    /// When an answer is due: [`Freshness::due_at`] of its issuer, and at once when it is to be replaced.
+    #[must_use]
+    pub fn due_at(&self, issuer: IssuerId, serial: &Serial, answer: &AnswerTimes) -> UnixTime {
+        if self.is_to_be_replaced(answer) {
+            return answer.this_update;
         }
-        self.of(issuer).freshness.due_at(this_update, next_update, serial)
+        self.of(issuer).freshness.due_at(answer.this_update, answer.next_update, serial)
     }
 
     /// The longest that any issuer's certificates are answered for after their end.
@@ -132,9 +132,17 @@ mod tests {
         policies.retire(ResponderNumber(1));
         let serial = "01".parse().unwrap();
         let times = [UnixTime(0), UnixTime(7 * 86_400 - 1)];
-        let due = |number| policies.due_at(IssuerId(1), &serial, ResponderNumber(number), times);
+        let answer = |number, broken| AnswerTimes {
+            this_update: times[0],
+            next_update: times[1],
+            responder: ResponderNumber(number),
+            broken,
+        };
+        let due = |number| policies.due_at(IssuerId(1), &serial, &answer(number, false));
         assert_eq!(due(1), UnixTime(0));
         assert_eq!(due(2), freshness.due_at(times[0], times[1], &serial));
         assert!(due(2) > UnixTime(2 * 86_400));
+        let broken = policies.due_at(IssuerId(1), &serial, &answer(2, true));
+        assert_eq!(broken, UnixTime(0), "a pack of which one has another status now");
     }
 }

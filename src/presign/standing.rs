@@ -74,16 +74,7 @@ impl Standing {
 }
 
 fn due_at(answer: &StoredAnswer, certificate: &CertificateRecord, policies: &Policies) -> UnixTime {
-    if is_broken(answer) {
-        return answer.this_update;
-    }
-    let times = [answer.this_update, answer.next_update];
-    policies.due_at(certificate.issuer, &certificate.serial, answer.responder, times)
-}
-
-/// Whether it is a pack in which the status of another certificate has changed.
-fn is_broken(answer: &StoredAnswer) -> bool {
-    answer.pack.is_some_and(|pack| pack.broken)
+    policies.due_at(certificate.issuer, &certificate.serial, &answer.times())
 }
 
 /// What happens next to a certificate, and why, as a clause.
@@ -106,7 +97,7 @@ pub fn next(state: &CertificateState, policies: &Policies, now: UnixTime) -> Str
         Some(answer) if policies.is_retired(answer.responder) => {
             format!("a new answer, now: responder {} was taken out of use", answer.responder.0)
         }
-        Some(answer) if is_broken(answer) => {
+        Some(answer) if answer.times().broken => {
             "a new answer, now: the status of another certificate in its pack has changed".to_owned()
         }
         Some(answer) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::UnixTime;
-use crate::ocsp::{Revocation, Serial};
+use crate::ocsp::{CertStatus, Revocation, Serial};
 
 /// An issuer's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +120,14 @@ pub struct CertificateRecord {
     pub version: i64,
 }
 
+impl CertificateRecord {
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> CertStatus {
+        self.revocation.map_or(CertStatus::Good, CertStatus::Revoked)
+    }
+}
+
 /// A signed answer to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewAnswer {
@@ -173,6 +181,19 @@ pub struct StoredAnswer {
     pub signature: Bytes,
     /// The pack that it is, if it answers for other certificates too.
     pub pack: Option<InPack>,
+}
+
+impl StoredAnswer {
+    /// What scheduling needs of it.
+    #[must_use]
+    pub fn times(&self) -> AnswerTimes {
+        AnswerTimes {
+            this_update: self.this_update,
+            next_update: self.next_update,
+            responder: self.responder,
+            broken: self.pack.is_some_and(|pack| pack.broken),
+        }
+    }
 }
 
 /// A certificate with the answer stored for it.
