@@ -4,7 +4,7 @@ use goodstanding::clock::{Clock, SystemClock};
 use goodstanding::store;
 use serde_json::{Value, json};
 
-use super::caller::call;
+use crate::support::api::call;
 use crate::support::ca::KeyKind;
 use crate::support::http;
 use crate::support::server::Server;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use std::time::Duration;
 
-use super::caller::{call, status};
+use crate::support::api::{call, status};
 use crate::support::ca::{KeyKind, utf8};
 use crate::support::command::sh;
 use crate::support::eventually;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::caller::call;
+use crate::support::api::call;
 use crate::support::ca::KeyKind;
 use crate::support::command::{run, sh};
 use crate::support::eventually;

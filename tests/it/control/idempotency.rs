@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::caller::{Call, call};
+use crate::support::api::{Call, call};
 use crate::support::ca::KeyKind;
 use crate::support::server::Server;
 use crate::support::site::{ISSUER, Site};

@@ -9,8 +9,8 @@ use goodstanding::ocsp::CertStatus;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::caller::{Call, call, status};
 use super::credentials::guarded;
+use crate::support::api::{Call, call, status};
 use crate::support::ca::{KeyKind, utf8};
 use crate::support::eventually;
 use crate::support::server::Server;

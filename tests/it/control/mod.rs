@@ -1,7 +1,6 @@
 //! The control listener: its API, who may call it, and the log of what they changed.
 
 mod audit;
-mod caller;
 mod certificates;
 mod credentials;
 mod idempotency;

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::caller::call;
 use super::credentials::{credential, guarded};
+use crate::support::api::call;
 use crate::support::ca::utf8;
 use crate::support::command::run;
 use crate::support::server::Server;

@@ -2,6 +2,7 @@
 //! that ask it.
 
 pub(crate) mod alone;
+pub(crate) mod api;
 pub(crate) mod ca;
 pub(crate) mod clients;
 pub(crate) mod command;
