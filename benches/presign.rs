@@ -1,8 +1,10 @@
 //! Pre-signing from end to end, as `goodstanding presign` does it: certificates out of SQLite, composed,
 //! signed by SoftHSM, verified, and stored; beside bare C_Sign loops of as many sessions in the same run.
 //!
-//! `cargo bench --bench presign`. Slices of both take turns, the next time in reverse order; medians. Slices in
-//! the first lane sign certificates that have no answer yet, those in the refresh lane what is there. CPU microseconds are per answer, by thread:
+//! `cargo bench --bench presign`. Each slice stands between two of the bare loops and is compared with the mean
+//! of both, because the speed of a core drifts by more than what is to be measured; medians over the slices.
+//! Slices in the first lane sign certificates that have no answer yet, those in the refresh lane what is
+//! there. CPU microseconds are per answer, by thread:
 //!
 //! | column | what |
 //! |---|---|
@@ -77,7 +79,7 @@ const fn case(
 
 const CASES: [Case; 4] = [
     case("p256", KeyAlgorithm::P256, None, 0.75, 2),
-    case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 3),
+    case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 5),
     case("rsa-4096", KeyAlgorithm::Rsa4096, None, 0.99, 5),
     case("capped", KeyAlgorithm::P256, Some(1_000), 0.99, 4),
 ];
@@ -138,19 +140,39 @@ fn median(mut samples: Vec<f64>) -> f64 {
     samples[samples.len() / 2]
 }
 
-/// What the slices of one case gave.
-#[derive(Default)]
-struct Samples {
-    raw_rate: Vec<f64>,
-    raw_cpu: Vec<f64>,
-    rate: Vec<f64>,
-    session: Vec<f64>,
-    verify: Vec<f64>,
-    pipeline: Vec<f64>,
-    sqlite: Vec<f64>,
-    planning: Vec<f64>,
-    /// Cores that other processes kept busy.
-    foreign: f64,
+/// A slice of the bare loops.
+#[derive(Clone, Copy)]
+struct Raw {
+    /// Signatures a second.
+    rate: f64,
+    /// CPU microseconds of the process for one.
+    cpu: f64,
+}
+
+/// A slice of pre-signing: answers a second, and CPU microseconds for one.
+#[derive(Clone, Copy)]
+struct Slice {
+    rate: f64,
+    session: f64,
+    verify: f64,
+    pipeline: f64,
+    sqlite: f64,
+    /// For a certificate that was considered.
+    planning: f64,
+    /// The bare loops before and after it.
+    raw: Raw,
+}
+
+impl Slice {
+    /// What an answer costs beyond C_Sign and verification.
+    fn ours(&self) -> f64 {
+        self.session + self.pipeline + self.sqlite - self.raw.cpu
+    }
+
+    /// The most that the cores allow of the raw rate.
+    fn cores(&self) -> f64 {
+        self.raw.cpu / (self.session + self.verify + self.pipeline + self.sqlite)
+    }
 }
 
 struct Stage {
@@ -180,30 +202,28 @@ impl Stage {
         self.registered += count;
     }
 
-    async fn raw(&self, slice: Duration, samples: &mut Samples) -> f64 {
+    async fn raw(&self, slice: Duration) -> Raw {
         let before = process_seconds();
         let rate = bench::raw_rate(&self.site.token, &self.site.key, SESSIONS, slice).await.unwrap();
-        samples.raw_cpu.push((process_seconds() - before) * 1e6 / (rate * slice.as_secs_f64()));
-        samples.raw_rate.push(rate);
-        rate
+        Raw { rate, cpu: (process_seconds() - before) * 1e6 / (rate * slice.as_secs_f64()) }
     }
 
     /// Signs and stores so many answers: first ones of certificates that it registers, or new ones of
-    /// those that have waited longest for theirs.
-    async fn presign(&mut self, count: usize, lane: Lane, samples: &mut Samples) {
+    /// those that have waited longest for theirs. `before` are the bare loops that went before.
+    async fn presign(&mut self, count: usize, lane: Lane, before: Raw) -> Slice {
         if lane == Lane::First {
             self.register(count).await;
         }
         let policies = self.site.app.policies().await.unwrap();
         let within = if lane == Lane::First { Duration::ZERO } else { Duration::from_secs(365 * 86_400) };
         let selection = Selection { issuer: Some(self.site.issuer), within, limit: Some(count) };
-        let before = Cpu::read();
+        let idle = Cpu::read();
         let paces = pipeline::Settings::default();
         let now = self.site.app.clock.now();
         let plan = batch::plan(&*self.site.app.store, &policies, &selection, &paces, now, |_| {});
         let plan = plan.await.unwrap();
         let planned = Cpu::read();
-        let planning = planned.since(before);
+        let planning = planned.since(idle);
         assert_eq!((plan.planned, plan.missing), (count, if lane == Lane::First { count } else { 0 }));
         let considered = plan.considered;
         let report = batch::run(&self.site.pipeline, plan, &Shutdown::new(), |_| {}).await;
@@ -211,12 +231,15 @@ impl Stage {
         assert_eq!(report.signed, count as u64, "{report:?}");
 
         let each = |nanos: u64| nanos as f64 / 1e3 / count as f64;
-        samples.rate.push(count as f64 / report.seconds);
-        samples.session.push(each(cpu.session));
-        samples.verify.push(each(cpu.verify));
-        samples.pipeline.push(each(cpu.pipeline));
-        samples.sqlite.push(each(cpu.sqlite));
-        samples.planning.push((planning.pipeline + planning.sqlite) as f64 / 1e3 / considered as f64);
+        Slice {
+            rate: count as f64 / report.seconds,
+            session: each(cpu.session),
+            verify: each(cpu.verify),
+            pipeline: each(cpu.pipeline),
+            sqlite: each(cpu.sqlite),
+            planning: (planning.pipeline + planning.sqlite) as f64 / 1e3 / considered as f64,
+            raw: before,
+        }
     }
 
     /// Every certificate has an answer, and those looked at are good.
@@ -262,39 +285,43 @@ fn serial(number: usize) -> Serial {
 /// First answers, and new ones in place of those that there are.
 const LANES: [Lane; 2] = [Lane::First, Lane::Refresh];
 
-async fn measure(place: &Place, case: &Case, smoke: bool) -> [Samples; 2] {
-    let (slices, slice) = if smoke { (1, Duration::from_millis(150)) } else { (5, case.slice) };
+/// What the slices of one case gave.
+struct Measured {
+    /// By lane, as in [`LANES`].
+    slices: [Vec<Slice>; 2],
+    /// Cores that other processes kept busy.
+    foreign: f64,
+}
+
+async fn measure(place: &Place, case: &Case, smoke: bool) -> Measured {
+    let (rounds, length) = if smoke { (1, Duration::from_millis(150)) } else { (7, case.slice) };
     let mut stage = Stage::set(place, case).await;
-    let raw = match case.cap {
-        Some(cap) => f64::from(cap),
-        None => stage.raw(slice, &mut Samples::default()).await,
+    let capped = case.cap.map(|cap| Raw { rate: f64::from(cap), cpu: 0.0 });
+    let mut before = match capped {
+        Some(capped) => capped,
+        None => stage.raw(length).await,
     };
-    let count = ((raw * slice.as_secs_f64()) as usize).max(100);
+    let count = ((before.rate * length.as_secs_f64()) as usize).max(100);
     // Warms up: connections, statements, handles.
-    stage.presign(count, Lane::First, &mut Samples::default()).await;
-    let mut all = [Samples::default(), Samples::default()];
+    stage.presign(count, Lane::First, before).await;
+    let mut slices = [Vec::new(), Vec::new()];
     let (watch, ours, machine) = (Stopwatch::start(), process_seconds(), machine_seconds());
-    for at in 0..slices {
-        let [first, refresh] = &mut all;
-        if at % 2 == 1 {
-            stage.presign(count, LANES[1], refresh).await;
-            stage.presign(count, LANES[0], first).await;
-        }
-        let rate = stage.raw(slice, first).await;
-        refresh.raw_rate.push(rate);
-        refresh.raw_cpu.extend(first.raw_cpu.last());
-        if at % 2 == 0 {
-            stage.presign(count, LANES[0], first).await;
-            stage.presign(count, LANES[1], refresh).await;
+    for _ in 0..rounds {
+        for (lane, slices) in LANES.into_iter().zip(&mut slices) {
+            let mut slice = stage.presign(count, lane, before).await;
+            if capped.is_none() {
+                let after = stage.raw(length).await;
+                slice.raw =
+                    Raw { rate: before.rate.midpoint(after.rate), cpu: before.cpu.midpoint(after.cpu) };
+                before = after;
+            }
+            slices.push(slice);
         }
     }
     let foreign = (machine_seconds() - machine) - (process_seconds() - ours);
-    for samples in &mut all {
-        samples.foreign = (foreign / watch.elapsed().as_secs_f64()).max(0.0);
-    }
     stage.check().await;
     stage.site.app.close().await;
-    all
+    Measured { slices, foreign: (foreign / watch.elapsed().as_secs_f64()).max(0.0) }
 }
 
 fn main() -> ExitCode {
@@ -328,31 +355,30 @@ fn main() -> ExitCode {
             if !is_wanted || smoke && slow_to_make {
                 continue;
             }
-            for (lane, samples) in LANES.into_iter().zip(runtime.block_on(measure(place, case, smoke))) {
-                let [raw_cpu, session, verify, pipeline, sqlite, planning] = [
-                    samples.raw_cpu,
-                    samples.session,
-                    samples.verify,
-                    samples.pipeline,
-                    samples.sqlite,
-                    samples.planning,
-                ]
-                .map(median);
-                let raw_rate = case.cap.map_or_else(|| median(samples.raw_rate), f64::from);
-                let rate = median(samples.rate);
-                let beyond = session + pipeline + sqlite - raw_cpu;
+            let measured = runtime.block_on(measure(place, case, smoke));
+            for (lane, slices) in LANES.into_iter().zip(measured.slices) {
+                let median = |of: fn(&Slice) -> f64| median(slices.iter().map(of).collect());
+                let raw_rate = median(|slice| slice.raw.rate);
+                let ratio = median(|slice| slice.rate / slice.raw.rate);
+                let verify = median(|slice| slice.verify);
+                let raw_cpu = median(|slice| slice.raw.cpu);
+                let beyond = median(Slice::ours);
                 println!(
-                    "{:<9} {lane:<8} {raw_rate:>8.0} {rate:>9.0} {:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {session:>8.1} {verify:>7.1} {pipeline:>9.1} {sqlite:>7.1} {beyond:>6.1} {:>5} | {planning:>8.2}",
+                    "{:<9} {lane:<8} {raw_rate:>8.0} {:>9.0} {ratio:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {:>8.1} {verify:>7.1} {:>9.1} {:>7.1} {beyond:>6.1} {:>5} | {:>8.2}",
                     case.name,
-                    rate / raw_rate,
+                    median(|slice| slice.rate),
                     case.goal,
-                    raw_cpu / (session + verify + pipeline + sqlite),
-                    samples.foreign,
+                    median(Slice::cores),
+                    measured.foreign,
+                    median(|slice| slice.session),
+                    median(|slice| slice.pipeline),
+                    median(|slice| slice.sqlite),
                     20,
+                    median(|slice| slice.planning),
                 );
                 let goal = if case.cap.is_some() { "P5" } else { "P7" };
                 let what = format!("{}, {lane} lane, of the raw rate", case.name);
-                figures::note(goal, &what, &format!("{:.3} of {raw_rate:.0}/s", rate / raw_rate));
+                figures::note(goal, &what, &format!("{ratio:.3} of {raw_rate:.0}/s"));
                 if case.cap.is_none() {
                     let what = format!("{}, {lane} lane", case.name);
                     let value =

@@ -6,12 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::engine::Reach;
 use super::identity::{Identities, Identity, IdentityError, SignedDraft, order_for};
@@ -36,21 +38,29 @@ pub struct Settings {
     pub portion: usize,
     /// How long a signed answer waits for others to be written with.
     pub patience: Duration,
+    /// The same in the refresh lane, where nobody waits, while more are being signed.
+    pub refresh_patience: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { in_flight: 256, portion: 500, patience: Duration::from_millis(50) }
+        Self {
+            in_flight: 256,
+            portion: 500,
+            patience: Duration::from_millis(50),
+            refresh_patience: Duration::from_secs(1),
+        }
     }
 }
 
 impl Settings {
-    /// These settings in a lane: where somebody waits for each answer, none waits for others.
-    #[must_use]
-    fn in_lane(self, lane: Lane) -> Self {
+    /// How long a signed answer of a lane waits for others, and how long while more are being signed.
+    fn patience_in(&self, lane: Lane) -> (Duration, Duration) {
         match lane {
-            Lane::Revocation | Lane::Live => Self { patience: self.patience / 10, ..self },
-            Lane::First | Lane::Refresh => self,
+            // Somebody waits for each answer.
+            Lane::Revocation | Lane::Live => (self.patience / 10, self.patience / 10),
+            Lane::First => (self.patience, self.patience),
+            Lane::Refresh => (self.patience, self.refresh_patience.max(self.patience)),
         }
     }
 
@@ -154,8 +164,9 @@ impl Pipeline {
         keys: mpsc::Receiver<CertificateKey>,
         outcomes: mpsc::Sender<(Lane, Outcome)>,
     ) {
-        let settings = self.settings.in_lane(lane);
-        let run = Run { pipeline: self, settings, outcomes: Outcomes { lane, sender: outcomes } };
+        let settings = self.settings;
+        let outcomes = Outcomes { lane, sender: outcomes };
+        let run = Run { pipeline: self, settings, outcomes, being_signed: AtomicUsize::new(0) };
         let (to_sign, states) = mpsc::channel(2);
         let (to_store, signed) = mpsc::channel(settings.portion);
         tokio::join!(run.read(keys, to_sign), run.sign(states, to_store), run.write(signed));
@@ -269,6 +280,8 @@ struct Run<'p> {
     pipeline: &'p Pipeline,
     settings: Settings,
     outcomes: Outcomes,
+    /// Signatures that are asked for and not made yet.
+    being_signed: AtomicUsize,
 }
 
 impl Run<'_> {
@@ -325,6 +338,7 @@ impl Run<'_> {
             {
                 under_way.push(self.pipeline.sign(states));
             }
+            self.being_signed.store(under_way.len(), Ordering::Relaxed);
             let room = under_way.len() < self.settings.in_flight;
             tokio::select! {
                 Some(steps) = under_way.next(), if !under_way.is_empty() => for step in steps {
@@ -348,15 +362,22 @@ impl Run<'_> {
     }
 
     async fn write(&self, mut signed: mpsc::Receiver<Box<Signed>>) {
+        let (patience, while_signing) = self.settings.patience_in(self.outcomes.lane);
         let mut portion = Vec::with_capacity(self.settings.portion);
         while signed.recv_many(&mut portion, self.settings.portion).await > 0 {
-            let deadline = tokio::time::sleep(self.settings.patience);
-            tokio::pin!(deadline);
+            let begun = Instant::now();
+            let mut limit = patience;
             while portion.len() < self.settings.portion {
                 let room = self.settings.portion - portion.len();
                 tokio::select! {
                     more = signed.recv_many(&mut portion, room) => if more == 0 { break },
-                    () = &mut deadline => break,
+                    () = tokio::time::sleep_until(begun + limit) => {
+                        if limit >= while_signing { break }
+                        limit = while_signing;
+                    }
+                }
+                if begun.elapsed() >= patience && self.being_signed.load(Ordering::Relaxed) == 0 {
+                    break;
                 }
             }
             self.write_portion(portion.drain(..)).await;

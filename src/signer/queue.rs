@@ -68,6 +68,11 @@ impl Job {
         }
     }
 
+    /// How long ago it was handed in.
+    pub(crate) fn age(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
     /// Takes the reply out, for the time of a call that may hang.
     pub(crate) fn take_reply(&mut self) -> Reply {
         std::mem::replace(&mut self.reply, Reply::Nobody)
@@ -373,7 +378,7 @@ impl Queue {
         let jobs = lock(&self.jobs);
         Lane::ALL.map(|lane| LaneFigures {
             queued: jobs.waiting.len(lane),
-            oldest: jobs.waiting.iter(lane).map(|job| job.arrived.elapsed()).max().unwrap_or_default(),
+            oldest: jobs.waiting.iter(lane).map(Job::age).max().unwrap_or_default(),
         })
     }
 

@@ -2,10 +2,11 @@
 //! token signs the next one meanwhile.
 //!
 //! Under load signatures travel in groups: waking a verifier and then the caller for each of them costs as
-//! much as a good part of a P-256 signature, and more than verifying one of RSA. A group of which somebody
-//! waits for one leaves within a millisecond; one of refreshed answers, for which nobody waits, within
-//! [`REFRESH_TIME`]. None waits while a session has nothing else to do, nor so long that the sessions
-//! could run out of work because what they made has not come back to who asks for more.
+//! much as a good part of a P-256 signature, and more than verifying one of RSA. Whoever has waited for a
+//! session waits an eighth longer at the most ([`SHARE`]); refreshed answers, for which nobody waits, take
+//! [`LONGEST`], which is also the most for the others. None waits while a session has nothing else to do,
+//! nor so long that the sessions could run out of work because what they made has not come back to who
+//! asks for more.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,42 +19,49 @@ use super::pool::Pool;
 use super::queue::{Job, Work};
 use crate::clock::Stopwatch;
 
-/// Signatures that travel together at the most where somebody waits for one of them.
-const GROUP: usize = 16;
-/// How long the first of a group waits for the others where somebody waits for one of them.
-const GROUP_TIME: Duration = Duration::from_millis(1);
-/// The same where all are refreshed answers.
-const REFRESH_GROUP: usize = 32;
-/// How long the first waits there.
-const REFRESH_TIME: Duration = Duration::from_millis(20);
+/// Signatures that travel together at the most.
+const GROUP: usize = 64;
+/// The part of the time that a job has waited for its session that it may wait for others.
+const SHARE: u32 = 8;
+/// How long any may wait for others, however short it has waited before.
+const LEAST: Duration = Duration::from_millis(1);
+/// How long none waits longer for others. Shorter than the silence after which a token counts as stuck.
+const LONGEST: Duration = Duration::from_millis(40);
 
 /// Signatures of one session on their way to the verifiers.
 #[derive(Default)]
 pub(crate) struct Group {
     checks: Vec<Check>,
     since: Option<Stopwatch>,
-    /// Somebody waits for one of them.
-    urgent: bool,
+    /// When the first of them has waited long enough, from `since` on.
+    limit: Duration,
+}
+
+/// How long a job of a lane that has `waited` may wait for others once it is signed.
+fn patience(lane: Lane, waited: Duration) -> Duration {
+    match lane {
+        Lane::Refresh => LONGEST,
+        Lane::Revocation | Lane::First | Lane::Live => (waited / SHARE).clamp(LEAST, LONGEST),
+    }
 }
 
 impl Group {
     /// Adds a signature that one of so many sessions made. Whether the group is to go now: when the next
     /// signature would make it wait too long, always.
     pub(crate) fn add(&mut self, job: Job, signature: Vec<u8>, took: Duration, sessions: usize) -> bool {
-        self.urgent |= job.order.lane != Lane::Refresh;
+        let now = self.since.get_or_insert_with(Stopwatch::start).elapsed();
+        let limit = now + patience(job.order.lane, job.age());
+        self.limit = if self.checks.is_empty() { limit } else { self.limit.min(limit) };
         let behind = job.behind;
         self.checks.push(Check { job, signature });
-        let since = *self.since.get_or_insert_with(Stopwatch::start);
-        let (most, patience) = if self.urgent { (GROUP, GROUP_TIME) } else { (REFRESH_GROUP, REFRESH_TIME) };
         // As much is to wait for the sessions as they all may hold back.
-        let short = !self.urgent && behind < self.checks.len() * sessions;
-        short || self.checks.len() >= most || took >= patience / 2 || since.elapsed() >= patience
+        let short = behind < self.checks.len() * sessions;
+        short || self.checks.len() >= GROUP || now + took >= self.limit
     }
 
     /// Takes everything out.
     pub(crate) fn take(&mut self) -> Vec<Check> {
         self.since = None;
-        self.urgent = false;
         std::mem::take(&mut self.checks)
     }
 }
@@ -189,17 +197,32 @@ mod tests {
     #[test]
     fn refreshed_answers_travel_together_on_a_token_of_a_millisecond_and_others_alone() {
         let millisecond = Duration::from_millis(1);
-        assert_eq!(length(Lane::Refresh, millisecond, 200, 2), REFRESH_GROUP);
+        assert_eq!(length(Lane::Refresh, millisecond / 2, 200, 2), GROUP);
         for lane in [Lane::Revocation, Lane::First, Lane::Live] {
             assert_eq!(length(lane, millisecond, 200, 2), 1, "{lane}");
         }
-        assert_eq!(length(Lane::Refresh, REFRESH_TIME / 2, 200, 2), 1, "a slow token");
+        assert_eq!(length(Lane::Refresh, LONGEST, 200, 2), 1, "a slow token");
+    }
+
+    #[test]
+    fn whoever_has_waited_long_waits_an_eighth_longer_and_no_refreshed_answer_forever() {
+        let waits = |lane, millis| patience(lane, Duration::from_millis(millis)).as_millis();
+        for lane in [Lane::Revocation, Lane::First, Lane::Live] {
+            assert_eq!(
+                [0, 8, 80, 320, 60_000].map(|waited| waits(lane, waited)),
+                [1, 1, 10, 40, 40],
+                "{lane}"
+            );
+        }
+        assert_eq!([0, 60_000].map(|waited| waits(Lane::Refresh, waited)), [40, 40]);
     }
 
     #[test]
     fn sessions_hold_nothing_back_that_would_leave_them_without_work() {
         let millisecond = Duration::from_millis(1);
-        assert_eq!(length(Lane::Refresh, millisecond, 0, 1), 1);
+        for lane in [Lane::First, Lane::Refresh] {
+            assert_eq!(length(lane, millisecond, 0, 1), 1, "{lane}");
+        }
         assert_eq!(length(Lane::Refresh, millisecond, 192, 64), 4);
         assert_eq!(length(Lane::Refresh, millisecond, 7, 2), 4);
     }
@@ -219,7 +242,7 @@ mod tests {
         let mut group = Group::default();
         let took = Duration::from_micros(100);
         assert!(!group.add(job(Lane::Refresh, 100), Vec::new(), took, 2));
-        std::thread::sleep(REFRESH_TIME);
+        std::thread::sleep(LONGEST);
         assert!(group.add(job(Lane::Refresh, 100), Vec::new(), took, 2));
     }
 }
