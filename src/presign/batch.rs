@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{self, Ended, Engine, Seen};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, OUTCOMES};
 use super::pipeline::{self, ItemError, Outcome, Pipeline};
 use super::policies::Policies;
 use super::reading::{self, Page};
@@ -156,11 +156,13 @@ pub async fn run(
     for (key, error) in plan.unreadable {
         tally.failed(key, &error.to_string());
     }
-    let (lanes, mut outcomes, work) = Lanes::open(pipeline, &engine);
+    let pipeline = Pipeline { settings: pipeline.settings.unhurried(), ..pipeline.clone() };
+    let (lanes, mut outcomes, work) = Lanes::open(&pipeline, &engine);
     let keep = async {
         let mut lanes = Some(lanes);
         let mut left = plan.planned;
         let mut done = 0;
+        let mut ended = Vec::with_capacity(OUTCOMES);
         loop {
             if let Some(open) = &lanes {
                 left -= open.feed(&mut engine, plan.until, left);
@@ -170,11 +172,15 @@ pub async fn run(
                 }
             }
             tokio::select! {
-                outcome = outcomes.recv() => {
-                    let Some((lane, outcome)) = outcome else { break };
-                    let key = tally.count(outcome);
-                    engine.finish(lane, key, Ended::NotDue(None), plan.until);
-                    done += 1;
+                count = outcomes.recv_many(&mut ended, OUTCOMES) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for (lane, outcome) in ended.drain(..) {
+                        let key = tally.count(outcome);
+                        engine.finish(lane, key, Ended::NotDue(None), plan.until);
+                    }
+                    done += count as u64;
                     progress(done);
                 }
                 () = shutdown.stopped(), if lanes.is_some() => lanes = None,

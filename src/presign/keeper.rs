@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::desk::{self, Desk, Progress, Request, Tray};
 use super::engine::{self, Ended, Engine, Figures, Reach, Seen};
-use super::lanes::{self, Lanes};
+use super::lanes::{self, Lanes, OUTCOMES};
 use super::pipeline::{Outcome, Pipeline};
 use super::policies::Policies;
 use super::reading::{self, Page};
@@ -42,9 +42,6 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Ticks between two reckonings of the figures.
 const RECKONING: u64 = 5;
-
-/// Outcomes taken up before anything else is looked at.
-const OUTCOMES: usize = 500;
 
 /// How long before the first legal deadline the operator is told that it comes near.
 const NEAR: [Duration; 2] = [Duration::from_secs(3_600), Duration::from_secs(4 * 3_600)];

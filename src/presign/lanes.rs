@@ -13,6 +13,9 @@ use crate::store::CertificateKey;
 /// What the pipelines tell.
 pub(super) type Outcomes = mpsc::Receiver<(Lane, Outcome)>;
 
+/// Outcomes taken up before anything else is looked at.
+pub(super) const OUTCOMES: usize = 500;
+
 /// The sources of the pipelines. When they are dropped, the pipelines end what is under way.
 pub(super) struct Lanes {
     sources: [Option<mpsc::Sender<CertificateKey>>; Lane::ALL.len()],

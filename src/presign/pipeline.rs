@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -54,6 +54,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// These settings where nobody waits for any answer: in a batch.
+    #[must_use]
+    pub(super) fn unhurried(self) -> Self {
+        Self { patience: self.refresh_patience, ..self }
+    }
+
     /// How long a signed answer of a lane waits for others, and how long while more are being signed.
     fn patience_in(&self, lane: Lane) -> (Duration, Duration) {
         match lane {
@@ -341,10 +347,17 @@ impl Run<'_> {
             self.being_signed.store(under_way.len(), Ordering::Relaxed);
             let room = under_way.len() < self.settings.in_flight;
             tokio::select! {
-                Some(steps) = under_way.next(), if !under_way.is_empty() => for step in steps {
-                    match step {
-                        Step::Signed(signed) => _ = to_store.send(signed).await,
-                        Step::Ended(outcome) => self.outcomes.tell(outcome).await,
+                Some(mut steps) = under_way.next(), if !under_way.is_empty() => loop {
+                    for step in steps {
+                        match step {
+                            Step::Signed(signed) => _ = to_store.send(signed).await,
+                            Step::Ended(outcome) => self.outcomes.tell(outcome).await,
+                        }
+                    }
+                    // Signatures come in groups.
+                    match under_way.next().now_or_never() {
+                        Some(Some(more)) => steps = more,
+                        _ => break,
                     }
                 },
                 more = states.recv(), if open && room => match more {

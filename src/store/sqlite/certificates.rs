@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use sqlx::Arguments;
 
-use super::rows::{self, LAST_IN_SHARD, Packed, Reader, key_of, record, rowid, shard_start};
+use super::rows::{self, LAST_IN_SHARD, Packed, record, rowid, shard_start};
 use super::statements;
 use super::write::Writing;
 use super::{SqliteStore, StoreError};
@@ -14,8 +14,8 @@ use crate::ocsp::{Revocation, Serial};
 use crate::store::audit::{self, Digest, NewLine};
 use crate::store::rules::{RevokeRule, Standing};
 use crate::store::{
-    AnswerTimes, CertificateEntry, CertificateKey, CertificateState, FleetCounts, IssuerId, Registered,
-    ResponderNumber, ScheduleEntry, Shard, StatusChange,
+    CertificateEntry, CertificateKey, CertificateState, FleetCounts, IssuerId, Registered, ScheduleEntry,
+    Shard, StatusChange,
 };
 
 /// Entries looked up and written at once, within one transaction.
@@ -265,13 +265,13 @@ impl SqliteStore {
         issuer: IssuerId,
         serial: &Serial,
     ) -> Result<Option<CertificateState>, StoreError> {
-        let row = sqlx::query(statements::STATE_BY_SERIAL)
+        let found: Option<String> = sqlx::query_scalar(statements::STATE_BY_SERIAL)
             .bind(issuer.0)
             .bind(serial.as_der_content())
             .fetch_optional(&self.pools.readers)
             .await
             .map_err(self.failed("reading a certificate of"))?;
-        row.map(|row| Reader { url: &self.url, row: &row }.state()).transpose()
+        Ok(self.entries(found.as_deref(), Packed::state)?.pop())
     }
 
     pub(super) async fn states_by_key(
@@ -281,12 +281,22 @@ impl SqliteStore {
         let mut rowids: Vec<_> = keys.iter().filter_map(|key| rowid(*key)).collect();
         rowids.sort_unstable();
         rowids.dedup();
-        let found = sqlx::query(statements::STATES_BY_ROW)
+        let found: Option<String> = sqlx::query_scalar(statements::STATES_BY_ROW)
             .bind(rows::json_integers(rowids))
-            .fetch_all(&self.pools.readers)
+            .fetch_one(&self.pools.readers)
             .await
             .map_err(self.failed("reading certificates of"))?;
-        found.iter().map(|row| Reader { url: &self.url, row }.state()).collect()
+        self.entries(found.as_deref(), Packed::state)
+    }
+
+    /// The rows that are in one text.
+    fn entries<'t, T>(
+        &self,
+        text: Option<&'t str>,
+        read: impl Fn(Packed<'t>) -> Result<T, String>,
+    ) -> Result<Vec<T>, StoreError> {
+        let corrupt = |what| StoreError::Corrupt { url: self.url.clone(), what };
+        Packed::entries(text).map(|entry| read(entry).map_err(corrupt)).collect()
     }
 
     /// The rows after number `after` of a shard, for the two page statements.
@@ -303,15 +313,17 @@ impl SqliteStore {
         now: UnixTime,
     ) -> Result<Vec<CertificateState>, StoreError> {
         let (after, last) = Self::page(shard, after);
-        let found = sqlx::query(statements::STATES_PAGE)
+        let found: Option<String> = sqlx::query_scalar(statements::STATES_PAGE)
             .bind(after)
             .bind(last)
             .bind(now.0)
             .bind(limit)
-            .fetch_all(&self.pools.readers)
+            .fetch_one(&self.pools.readers)
             .await
             .map_err(self.failed("reading a shard of"))?;
-        found.iter().map(|row| Reader { url: &self.url, row }.state()).collect()
+        let mut states = self.entries(found.as_deref(), Packed::state)?;
+        states.sort_unstable_by_key(|state| state.certificate.key);
+        Ok(states)
     }
 
     pub(super) async fn schedule_page(
@@ -322,15 +334,17 @@ impl SqliteStore {
         now: UnixTime,
     ) -> Result<Vec<ScheduleEntry>, StoreError> {
         let (after, last) = Self::page(shard, after);
-        let found = sqlx::query(statements::SCHEDULE_PAGE)
+        let found: Option<String> = sqlx::query_scalar(statements::SCHEDULE_PAGE)
             .bind(after)
             .bind(last)
             .bind(now.0)
             .bind(limit)
-            .fetch_all(&self.pools.readers)
+            .fetch_one(&self.pools.readers)
             .await
             .map_err(self.failed("reading the schedule of"))?;
-        found.iter().map(|row| schedule_entry(&Reader { url: &self.url, row })).collect()
+        let mut entries = self.entries(found.as_deref(), Packed::schedule_entry)?;
+        entries.sort_unstable_by_key(|entry| entry.key);
+        Ok(entries)
     }
 
     pub(super) async fn count_fleet(
@@ -398,26 +412,6 @@ fn change(
         RevokeRule::Unchanged => StatusChange::Unchanged(record),
         RevokeRule::Refuse => StatusChange::Refused(record),
     }
-}
-
-fn schedule_entry(row: &Reader<'_>) -> Result<ScheduleEntry, StoreError> {
-    let answer = match row.get::<Option<i64>>(5)? {
-        None => None,
-        Some(this_update) => Some(AnswerTimes {
-            this_update: UnixTime(this_update),
-            next_update: row.time(6)?,
-            responder: ResponderNumber(row.get(7)?),
-            broken: row.get(8)?,
-        }),
-    };
-    Ok(ScheduleEntry {
-        key: key_of(row.get(0)?),
-        issuer: IssuerId(row.get(1)?),
-        serial: row.serial(2)?,
-        not_before: row.get::<Option<i64>>(3)?.map(UnixTime),
-        not_after: row.time(4)?,
-        answer,
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Between rows and the contract's types.
 
+use data_encoding::HEXUPPER;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Decode, Row, Type};
 
@@ -8,8 +9,8 @@ use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::store::rules::Standing;
 use crate::store::{
-    CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber, ResponderNumber,
-    Shard, StoredAnswer,
+    AnswerTimes, CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber,
+    ResponderNumber, ScheduleEntry, Shard, StoredAnswer,
 };
 
 /// How far the shard stands above the number in the shard, in a rowid.
@@ -51,55 +52,6 @@ impl<'r> Reader<'r> {
     pub(super) fn time(&self, column: usize) -> Result<UnixTime, StoreError> {
         self.get(column).map(UnixTime)
     }
-
-    fn optional_time(&self, column: usize) -> Result<Option<UnixTime>, StoreError> {
-        Ok(self.get::<Option<i64>>(column)?.map(UnixTime))
-    }
-
-    pub(super) fn serial(&self, column: usize) -> Result<Serial, StoreError> {
-        Serial::from_der_content(self.get(column)?)
-            .map_err(|error| self.corrupt(format!("certificate.serial: {error}")))
-    }
-
-    fn revocation(&self, time: usize, reason: usize) -> Result<Option<Revocation>, StoreError> {
-        revocation(self.get(time)?, self.get(reason)?).map_err(|what| self.corrupt(what))
-    }
-
-    /// not_before, not_after, revoked_at, reason and version from column `first` on.
-    pub(super) fn standing(&self, first: usize) -> Result<Standing, StoreError> {
-        Ok(Standing {
-            not_before: self.optional_time(first)?,
-            not_after: self.time(first + 1)?,
-            revocation: self.revocation(first + 2, first + 3)?,
-            version: self.get(first + 4)?,
-        })
-    }
-
-    /// A row of one of the `STATE…` statements.
-    pub(super) fn state(&self) -> Result<CertificateState, StoreError> {
-        let certificate = record(self.get(0)?, IssuerId(self.get(1)?), self.serial(2)?, self.standing(3)?);
-        let answer = match self.get::<Option<i64>>(8)? {
-            None => None,
-            Some(version) => Some(StoredAnswer {
-                version,
-                responder: ResponderNumber(self.get(9)?),
-                this_update: self.time(10)?,
-                next_update: self.time(11)?,
-                response_data: self.get::<Vec<u8>>(12)?.into(),
-                signature: self.get::<Vec<u8>>(13)?.into(),
-                pack: match self.get::<Option<i64>>(14)? {
-                    None => None,
-                    Some(number) => Some(InPack {
-                        number: PackNumber(number),
-                        broken: self
-                            .get::<Option<bool>>(15)?
-                            .ok_or_else(|| self.corrupt(format!("pack {number} is not there")))?,
-                    }),
-                },
-            }),
-        };
-        Ok(CertificateState { certificate, answer })
-    }
 }
 
 /// The revocation in the columns revoked_at and reason.
@@ -116,7 +68,7 @@ fn revocation(time: Option<i64>, reason: Option<i64>) -> Result<Option<Revocatio
     Ok(time.map(|time| Revocation { time: UnixTime(time), reason }))
 }
 
-/// An entry of a text that holds many: integers, some of them left empty.
+/// An entry of a text that holds many: integers, some of them left empty, and octets in hex.
 pub(super) struct Packed<'t>(std::str::Split<'t, char>);
 
 impl<'t> Packed<'t> {
@@ -125,13 +77,33 @@ impl<'t> Packed<'t> {
         text.into_iter().flat_map(|text| text.split(';')).map(|entry| Self(entry.split(',')))
     }
 
+    fn next(&mut self) -> Result<&'t str, String> {
+        self.0.next().ok_or_else(|| "a row is cut off".to_owned())
+    }
+
     /// The next integer, where there is one.
     pub(super) fn optional(&mut self) -> Result<Option<i64>, String> {
-        match self.0.next() {
-            None => Err("a row is cut off".to_owned()),
-            Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| format!("{text:?} is no integer")),
+        match self.next()? {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| format!("{text:?} is no integer")),
         }
+    }
+
+    /// The next octets.
+    fn octets(&mut self) -> Result<Vec<u8>, String> {
+        HEXUPPER.decode(self.next()?.as_bytes()).map_err(|error| format!("octets are not in hex: {error}"))
+    }
+
+    fn serial(&mut self) -> Result<Serial, String> {
+        Serial::from_der_content(&self.octets()?).map_err(|error| format!("certificate.serial: {error}"))
+    }
+
+    fn time(&mut self) -> Result<UnixTime, String> {
+        self.integer().map(UnixTime)
+    }
+
+    fn optional_time(&mut self) -> Result<Option<UnixTime>, String> {
+        Ok(self.optional()?.map(UnixTime))
     }
 
     /// The next integer, which must be there.
@@ -142,10 +114,50 @@ impl<'t> Packed<'t> {
     /// not_before, not_after, revoked_at, reason and version.
     pub(super) fn standing(&mut self) -> Result<Standing, String> {
         Ok(Standing {
-            not_before: self.optional()?.map(UnixTime),
-            not_after: UnixTime(self.integer()?),
+            not_before: self.optional_time()?,
+            not_after: self.time()?,
             revocation: revocation(self.optional()?, self.optional()?)?,
             version: self.integer()?,
+        })
+    }
+
+    /// A row of one of the `STATE…` statements.
+    pub(super) fn state(mut self) -> Result<CertificateState, String> {
+        let (row, issuer, serial) = (self.integer()?, IssuerId(self.integer()?), self.serial()?);
+        let certificate = record(row, issuer, serial, self.standing()?);
+        let Some(version) = self.optional()? else {
+            return Ok(CertificateState { certificate, answer: None });
+        };
+        let responder = ResponderNumber(self.integer()?);
+        let (this_update, next_update) = (self.time()?, self.time()?);
+        let pack = match (self.optional()?, self.optional()?) {
+            (None, _) => None,
+            (Some(number), Some(broken)) => Some(InPack { number: PackNumber(number), broken: broken != 0 }),
+            (Some(number), None) => return Err(format!("pack {number} is not there")),
+        };
+        let (response_data, signature) = (self.octets()?.into(), self.octets()?.into());
+        let answer =
+            StoredAnswer { version, responder, this_update, next_update, response_data, signature, pack };
+        Ok(CertificateState { certificate, answer: Some(answer) })
+    }
+
+    /// A row of [`super::statements::SCHEDULE_PAGE`].
+    pub(super) fn schedule_entry(mut self) -> Result<ScheduleEntry, String> {
+        Ok(ScheduleEntry {
+            key: key_of(self.integer()?),
+            issuer: IssuerId(self.integer()?),
+            serial: self.serial()?,
+            not_before: self.optional_time()?,
+            not_after: self.time()?,
+            answer: match self.optional_time()? {
+                None => None,
+                Some(this_update) => Some(AnswerTimes {
+                    this_update,
+                    next_update: self.time()?,
+                    responder: ResponderNumber(self.integer()?),
+                    broken: self.optional()?.is_some_and(|broken| broken != 0),
+                }),
+            },
         })
     }
 }
