@@ -80,7 +80,7 @@ const fn case(
 const CASES: [Case; 4] = [
     case("p256", KeyAlgorithm::P256, None, 0.75, 2),
     case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 5),
-    case("rsa-4096", KeyAlgorithm::Rsa4096, None, 0.99, 5),
+    case("rsa-4096", KeyAlgorithm::Rsa4096, None, 0.99, 3),
     case("capped", KeyAlgorithm::P256, Some(1_000), 0.99, 4),
 ];
 
@@ -294,7 +294,7 @@ struct Measured {
 }
 
 async fn measure(place: &Place, case: &Case, smoke: bool) -> Measured {
-    let (rounds, length) = if smoke { (1, Duration::from_millis(150)) } else { (7, case.slice) };
+    let (rounds, length) = if smoke { (1, Duration::from_millis(150)) } else { (11, case.slice) };
     let mut stage = Stage::set(place, case).await;
     let capped = case.cap.map(|cap| Raw { rate: f64::from(cap), cpu: 0.0 });
     let mut before = match capped {

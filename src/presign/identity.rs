@@ -19,7 +19,7 @@ use crate::ocsp::{
 };
 use crate::shelf::Frame;
 use crate::signer::{FailureClass, Lane, Order, PreparedKey, SignError, Signer, TokenState};
-use crate::store::{CertificateState, IssuerId, ResponderNumber};
+use crate::store::{DueCertificate, IssuerId, ResponderNumber};
 
 /// A responder that signs for an issuer.
 #[derive(Clone, Debug)]
@@ -163,12 +163,11 @@ pub struct Draft {
 
 /// How urgent a certificate's next answer is: by what it has now, and when that becomes stale.
 #[must_use]
-pub fn order_for(state: &CertificateState, freshness: &Freshness, now: UnixTime) -> Order {
-    let certificate = &state.certificate;
-    match state.answer.as_ref().filter(|answer| answer.version == certificate.version) {
+pub fn order_for(due: &DueCertificate, freshness: &Freshness, now: UnixTime) -> Order {
+    match &due.answer {
         Some(answer) => Order::new(Lane::Refresh, freshness.stale_at(answer.this_update, answer.next_update)),
         // What was not there at all could have been there at any time: first come, first served.
-        None if certificate.revocation.is_some() => Order::new(Lane::Revocation, now),
+        None if due.certificate.revocation.is_some() => Order::new(Lane::Revocation, now),
         None => Order::new(Lane::First, now),
     }
 }

@@ -1,7 +1,5 @@
 //! Several identities of one issuer, on real tokens.
 
-use std::collections::HashMap;
-
 use futures_util::{StreamExt, stream};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 
@@ -9,7 +7,7 @@ use super::*;
 use crate::ocsp::{KeyAlgorithm, Preset, Revocation};
 use crate::signer::testing::{Hsm, REMOTE, block_on, remote, test_name, with_token, with_token_and};
 use crate::signer::{KeyReference, Settings, admin};
-use crate::store::{CertificateKey, CertificateRecord, Shard, StoredAnswer};
+use crate::store::{AnswerTimes, CertificateKey, CertificateRecord, Shard};
 
 const NOW: UnixTime = UnixTime(1_795_315_054);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -216,16 +214,13 @@ fn a_lone_identity_tells_why_it_did_not_sign() {
 
 #[test]
 fn the_lane_follows_from_what_a_certificate_has_now() {
-    let answer = |version| StoredAnswer {
-        version,
-        responder: ResponderNumber(1),
+    let answer = AnswerTimes {
         this_update: NOW,
         next_update: UnixTime(NOW.plus(7 * DAY).0 - 1),
-        response_data: Bytes::new(),
-        signature: Bytes::new(),
-        pack: None,
+        responder: ResponderNumber(1),
+        broken: false,
     };
-    let state = |revoked: bool, answer| CertificateState {
+    let due = |revoked: bool, answer| DueCertificate {
         certificate: CertificateRecord {
             key: CertificateKey { shard: Shard(0), row: 1 },
             issuer: ISSUER,
@@ -238,17 +233,14 @@ fn the_lane_follows_from_what_a_certificate_has_now() {
         answer,
     };
     let later = NOW.plus(DAY);
-    let order = |state| order_for(&state, &policy().freshness, later);
     let stale = NOW.plus(4 * DAY);
-    let cases: HashMap<&str, (CertificateState, Order)> = HashMap::from([
-        ("good, answered", (state(false, Some(answer(2))), Order::new(Lane::Refresh, stale))),
-        ("revoked, answered", (state(true, Some(answer(2))), Order::new(Lane::Refresh, stale))),
-        ("revoked since", (state(true, Some(answer(1))), Order::new(Lane::Revocation, later))),
-        ("revoked, never answered", (state(true, None), Order::new(Lane::Revocation, later))),
-        ("new", (state(false, None), Order::new(Lane::First, later))),
-        ("released from hold", (state(false, Some(answer(1))), Order::new(Lane::First, later))),
-    ]);
-    for (name, (state, expected)) in cases {
-        assert_eq!(order(state), expected, "{name}");
+    let cases = [
+        ("good, answered", due(false, Some(answer)), Order::new(Lane::Refresh, stale)),
+        ("revoked, answered", due(true, Some(answer)), Order::new(Lane::Refresh, stale)),
+        ("revoked, not answered since", due(true, None), Order::new(Lane::Revocation, later)),
+        ("new, or released from hold", due(false, None), Order::new(Lane::First, later)),
+    ];
+    for (name, due, expected) in cases {
+        assert_eq!(order_for(&due, &policy().freshness, later), expected, "{name}");
     }
 }

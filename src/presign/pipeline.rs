@@ -24,8 +24,8 @@ use crate::clock::{SharedClock, UnixTime};
 use crate::ocsp::response::ResponseError;
 use crate::signer::{FailureClass, Lane, SignError};
 use crate::store::{
-    AnswerOutcome, CertificateKey, CertificateState, InPack, IssuerId, NewAnswer, Store, StoreError,
-    StoredAnswer,
+    AnswerOutcome, CertificateKey, CertificateRecord, CertificateState, DueCertificate, InPack, IssuerId,
+    NewAnswer, Store, StoreError, StoredAnswer,
 };
 
 /// How much is under way at once in one lane.
@@ -149,7 +149,7 @@ pub struct Pipeline {
 
 /// A certificate whose answer was signed and is to be stored.
 struct Signed {
-    state: CertificateState,
+    certificate: CertificateRecord,
     answer: NewAnswer,
 }
 
@@ -173,51 +173,50 @@ impl Pipeline {
         let settings = self.settings;
         let outcomes = Outcomes { lane, sender: outcomes };
         let run = Run { pipeline: self, settings, outcomes, being_signed: AtomicUsize::new(0) };
-        let (to_sign, states) = mpsc::channel(2);
+        let (to_sign, due) = mpsc::channel(2);
         let (to_store, signed) = mpsc::channel(settings.portion);
-        tokio::join!(run.read(keys, to_sign), run.sign(states, to_store), run.write(signed));
+        tokio::join!(run.read(keys, to_sign), run.sign(due, to_store), run.write(signed));
     }
 }
 
 impl Pipeline {
     /// Signs an answer for these certificates, of one issuer and all revoked or none: one for all of them.
     /// Each has its step.
-    async fn sign(&self, mut states: Vec<CertificateState>) -> Vec<Step> {
+    async fn sign(&self, mut together: Vec<DueCertificate>) -> Vec<Step> {
         let now = self.clock.now();
-        let mut steps = Vec::with_capacity(states.len());
-        states.retain(|state| {
-            let not_due = self.not_due(state, now);
+        let mut steps = Vec::with_capacity(together.len());
+        together.retain(|due| {
+            let not_due = self.not_due(&due.certificate, now);
             let is_due = not_due.is_none();
             steps.extend(not_due.map(Step::Ended));
             is_due
         });
-        let Some(first) = states.first() else { return steps };
-        match self.sign_together(first, &states, now).await {
+        let Some(first) = together.first() else { return steps };
+        match self.sign_together(first, &together, now).await {
             Ok(done) => {
-                let packed = states.len() > 1;
-                steps.extend(states.into_iter().map(|state| signed(state, &done, packed)));
+                let packed = together.len() > 1;
+                steps.extend(together.into_iter().map(|due| signed(due.certificate, &done, packed)));
             }
             // One that cannot be answered must not keep its neighbours from it.
-            Err(error) if states.len() > 1 && error.reach() == Reach::Item => {
-                for state in states {
-                    let alone = self.sign_together(&state, std::slice::from_ref(&state), now).await;
+            Err(error) if together.len() > 1 && error.reach() == Reach::Item => {
+                for due in together {
+                    let alone = self.sign_together(&due, std::slice::from_ref(&due), now).await;
                     steps.push(match alone {
-                        Ok(done) => signed(state, &done, false),
-                        Err(error) => Step::Ended(Outcome::Failed(state.certificate.key, error)),
+                        Ok(done) => signed(due.certificate, &done, false),
+                        Err(error) => Step::Ended(Outcome::Failed(due.certificate.key, error)),
                     });
                 }
             }
             Err(error) => {
-                let failed = |state: &CertificateState| Outcome::Failed(state.certificate.key, error.clone());
-                steps.extend(states.iter().map(failed).map(Step::Ended));
+                let failed = |due: &DueCertificate| Outcome::Failed(due.certificate.key, error.clone());
+                steps.extend(together.iter().map(failed).map(Step::Ended));
             }
         }
         steps
     }
 
     /// Why no answer is due for a certificate at `now`; none if one is.
-    fn not_due(&self, state: &CertificateState, now: UnixTime) -> Option<Outcome> {
-        let certificate = &state.certificate;
+    fn not_due(&self, certificate: &CertificateRecord, now: UnixTime) -> Option<Outcome> {
         if self.policies.load().of(certificate.issuer).answered_until(certificate.not_after) < now {
             return Some(Outcome::NotDue(certificate.key, None));
         }
@@ -225,20 +224,20 @@ impl Pipeline {
         Some(Outcome::NotDue(certificate.key, Some(not_before)))
     }
 
-    /// One answer for all of `states`, of which one is `first`.
+    /// One answer for all of `together`, of which one is `first`.
     async fn sign_together(
         &self,
-        first: &CertificateState,
-        states: &[CertificateState],
+        first: &DueCertificate,
+        together: &[DueCertificate],
         now: UnixTime,
     ) -> Result<SignedDraft, ItemError> {
         let issuer = first.certificate.issuer;
         let policy = *self.policies.load().of(issuer);
         let told: Vec<_> =
-            states.iter().map(|state| (state.certificate.serial, state.certificate.status())).collect();
+            together.iter().map(|due| (due.certificate.serial, due.certificate.status())).collect();
         let draft = |identity: &Identity| identity.draft_pack(&told, &policy, now);
-        let order_of = |state| order_for(state, &policy.freshness, now);
-        let order = states.iter().map(order_of).min_by_key(|order| order.deadline);
+        let order_of = |due| order_for(due, &policy.freshness, now);
+        let order = together.iter().map(order_of).min_by_key(|order| order.deadline);
         let order = order.unwrap_or_else(|| order_of(first));
         let validity = policy.freshness.validity();
         Ok(self.identities.sign(issuer, now, validity, order, draft).await?)
@@ -246,20 +245,20 @@ impl Pipeline {
 }
 
 /// Portions it out into what is signed together, `most` at a time, as near to the order as may be.
-fn together(states: Vec<CertificateState>, most: usize) -> VecDeque<Vec<CertificateState>> {
-    let mut groups: VecDeque<Vec<CertificateState>> = VecDeque::with_capacity(states.len() / most.max(1) + 1);
+fn groups(due: Vec<DueCertificate>, most: usize) -> VecDeque<Vec<DueCertificate>> {
+    let mut groups: VecDeque<Vec<DueCertificate>> = VecDeque::with_capacity(due.len() / most.max(1) + 1);
     if most <= 1 {
-        groups.extend(states.into_iter().map(|state| vec![state]));
+        groups.extend(due.into_iter().map(|alone| vec![alone]));
         return groups;
     }
     // The place of the group of each kind that has room.
     let mut open: HashMap<(IssuerId, bool), usize> = HashMap::new();
-    for state in states {
-        let kind = (state.certificate.issuer, state.certificate.revocation.is_some());
+    for each in due {
+        let kind = (each.certificate.issuer, each.certificate.revocation.is_some());
         let place = *open.entry(kind).or_insert(groups.len());
         match groups.get_mut(place) {
-            Some(group) => group.push(state),
-            None => groups.push_back(vec![state]),
+            Some(group) => group.push(each),
+            None => groups.push_back(vec![each]),
         }
         if groups.get(place).is_some_and(|group| group.len() >= most) {
             open.remove(&kind);
@@ -294,14 +293,14 @@ impl Run<'_> {
     async fn read(
         &self,
         mut keys: mpsc::Receiver<CertificateKey>,
-        to_sign: mpsc::Sender<Vec<CertificateState>>,
+        to_sign: mpsc::Sender<Vec<DueCertificate>>,
     ) {
         let mut portion = Vec::with_capacity(self.settings.portion);
         while keys.recv_many(&mut portion, self.settings.portion).await > 0 {
-            match reading::certificates(&*self.pipeline.store, &portion).await {
-                Ok((states, unreadable)) => {
+            match reading::due(&*self.pipeline.store, &portion).await {
+                Ok((found, unreadable)) => {
                     let mut by_key: HashMap<_, _> =
-                        states.into_iter().map(|state| (state.certificate.key, state)).collect();
+                        found.into_iter().map(|due| (due.certificate.key, due)).collect();
                     for (key, error) in unreadable {
                         portion.retain(|other| *other != key);
                         self.outcomes.tell(Outcome::Failed(key, ItemError::Store(Arc::new(error)))).await;
@@ -309,7 +308,7 @@ impl Run<'_> {
                     let mut ordered = Vec::with_capacity(portion.len());
                     for key in portion.drain(..) {
                         match by_key.remove(&key) {
-                            Some(state) => ordered.push(state),
+                            Some(due) => ordered.push(due),
                             None => self.outcomes.tell(Outcome::NotDue(key, None)).await,
                         }
                     }
@@ -330,19 +329,15 @@ impl Run<'_> {
         }
     }
 
-    async fn sign(
-        &self,
-        mut states: mpsc::Receiver<Vec<CertificateState>>,
-        to_store: mpsc::Sender<Box<Signed>>,
-    ) {
+    async fn sign(&self, mut due: mpsc::Receiver<Vec<DueCertificate>>, to_store: mpsc::Sender<Box<Signed>>) {
         let mut waiting = VecDeque::new();
         let mut open = true;
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < self.settings.in_flight
-                && let Some(states) = waiting.pop_front()
+                && let Some(together) = waiting.pop_front()
             {
-                under_way.push(self.pipeline.sign(states));
+                under_way.push(self.pipeline.sign(together));
             }
             self.being_signed.store(under_way.len(), Ordering::Relaxed);
             let room = under_way.len() < self.settings.in_flight;
@@ -360,8 +355,8 @@ impl Run<'_> {
                         _ => break,
                     }
                 },
-                more = states.recv(), if open && room => match more {
-                    Some(more) => waiting = together(more, self.pack()),
+                more = due.recv(), if open && room => match more {
+                    Some(more) => waiting = groups(more, self.pack()),
                     None => open = false,
                 },
                 else => return,
@@ -398,23 +393,24 @@ impl Run<'_> {
     }
 
     async fn write_portion(&self, portion: impl Iterator<Item = Box<Signed>>) {
-        let (states, answers): (Vec<_>, Vec<_>) = portion.map(|signed| (signed.state, signed.answer)).unzip();
+        let (certificates, answers): (Vec<_>, Vec<_>) =
+            portion.map(|signed| (signed.certificate, signed.answer)).unzip();
         match self.pipeline.store.store_answers(&answers, self.pipeline.clock.now()).await {
             Ok(results) => {
-                for ((state, answer), result) in states.into_iter().zip(answers).zip(results) {
-                    self.outcomes.tell(outcome(state, answer, result)).await;
+                for ((certificate, answer), result) in certificates.into_iter().zip(answers).zip(results) {
+                    self.outcomes.tell(outcome(certificate, answer, result)).await;
                 }
             }
             // One that cannot be stored must not keep its neighbours from it.
             Err(error) if answers.len() > 1 && reading::is_of_one_row(&error) => {
-                for (state, answer) in states.into_iter().zip(answers) {
+                for (certificate, answer) in certificates.into_iter().zip(answers) {
                     let stored = self
                         .pipeline
                         .store
                         .store_answers(std::slice::from_ref(&answer), self.pipeline.clock.now())
                         .await;
                     let outcome = match stored.map(|results| results.first().copied()) {
-                        Ok(Some(result)) => outcome(state, answer, result),
+                        Ok(Some(result)) => outcome(certificate, answer, result),
                         Ok(None) => Outcome::Superseded(answer.key),
                         Err(error) => Outcome::Failed(answer.key, ItemError::Store(Arc::new(error))),
                     };
@@ -433,19 +429,12 @@ impl Run<'_> {
     }
 }
 
-fn outcome(mut state: CertificateState, answer: NewAnswer, result: AnswerOutcome) -> Outcome {
+fn outcome(certificate: CertificateRecord, answer: NewAnswer, result: AnswerOutcome) -> Outcome {
     let stored = |pack: Option<InPack>| {
         let NewAnswer { version, responder, this_update, next_update, response_data, signature, .. } = answer;
-        state.answer = Some(StoredAnswer {
-            version,
-            responder,
-            this_update,
-            next_update,
-            response_data,
-            signature,
-            pack,
-        });
-        Outcome::Stored(Box::new(state))
+        let answer =
+            StoredAnswer { version, responder, this_update, next_update, response_data, signature, pack };
+        Outcome::Stored(Box::new(CertificateState { certificate, answer: Some(answer) }))
     };
     match result {
         AnswerOutcome::Stored => stored(None),
@@ -454,11 +443,11 @@ fn outcome(mut state: CertificateState, answer: NewAnswer, result: AnswerOutcome
     }
 }
 
-fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Step {
+fn signed(certificate: CertificateRecord, done: &SignedDraft, packed: bool) -> Step {
     let SignedDraft { identity, draft, signature } = done;
     let answer = NewAnswer {
-        key: state.certificate.key,
-        version: state.certificate.version,
+        key: certificate.key,
+        version: certificate.version,
         responder: identity.responder,
         this_update: draft.this_update,
         next_update: draft.next_update,
@@ -466,5 +455,5 @@ fn signed(state: CertificateState, done: &SignedDraft, packed: bool) -> Step {
         signature: signature.clone(),
         packed,
     };
-    Step::Signed(Box::new(Signed { state, answer }))
+    Step::Signed(Box::new(Signed { certificate, answer }))
 }

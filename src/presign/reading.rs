@@ -1,7 +1,7 @@
 //! Reading certificates when one of them cannot be read: its neighbours must not suffer.
 
 use crate::clock::UnixTime;
-use crate::store::{CertificateKey, CertificateState, Shard, Store, StoreError};
+use crate::store::{CertificateKey, CertificateState, DueCertificate, Shard, Store, StoreError};
 
 /// Rows that are looked through for the one that cannot be read, at a time.
 const STRETCH: i64 = 512;
@@ -15,19 +15,41 @@ pub(super) const fn is_of_one_row(error: &StoreError) -> bool {
 }
 
 /// Certificates that could be read, and each that could not, with why.
-pub(super) type Read = (Vec<CertificateState>, Vec<(CertificateKey, StoreError)>);
+pub(super) type Read<T> = (Vec<T>, Vec<(CertificateKey, StoreError)>);
 
 /// Reads certificates by key, as [`Store::certificates`]; one that cannot be read is set apart.
 ///
 /// # Errors
 /// [`StoreError`] when the store does not answer.
-pub(super) async fn certificates(store: &dyn Store, keys: &[CertificateKey]) -> Result<Read, StoreError> {
-    let (mut states, mut unreadable) = (Vec::with_capacity(keys.len()), Vec::new());
+pub(super) async fn certificates(
+    store: &dyn Store,
+    keys: &[CertificateKey],
+) -> Result<Read<CertificateState>, StoreError> {
+    apart(keys, |part| store.certificates(part)).await
+}
+
+/// The same as [`Store::due`].
+///
+/// # Errors
+/// [`StoreError`] when the store does not answer.
+pub(super) async fn due(
+    store: &dyn Store,
+    keys: &[CertificateKey],
+) -> Result<Read<DueCertificate>, StoreError> {
+    apart(keys, |part| store.due(part)).await
+}
+
+/// Reads keys together, and by halves where one of them cannot be read.
+async fn apart<'k, T, F: Future<Output = Result<Vec<T>, StoreError>>>(
+    keys: &'k [CertificateKey],
+    read: impl Fn(&'k [CertificateKey]) -> F,
+) -> Result<Read<T>, StoreError> {
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     let mut parts = vec![keys];
     while let Some(part) = parts.pop() {
-        match store.certificates(part).await {
-            Ok(read) if states.is_empty() => states = read,
-            Ok(read) => states.extend(read),
+        match read(part).await {
+            Ok(read) if found.is_empty() => found = read,
+            Ok(read) => found.extend(read),
             Err(error) if is_of_one_row(&error) => {
                 if let [only] = part {
                     unreadable.push((*only, error));
@@ -39,7 +61,7 @@ pub(super) async fn certificates(store: &dyn Store, keys: &[CertificateKey]) -> 
             Err(error) => return Err(error),
         }
     }
-    Ok((states, unreadable))
+    Ok((found, unreadable))
 }
 
 /// A page of a shard, or the row that has to be left out to go on.

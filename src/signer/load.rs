@@ -137,7 +137,7 @@ impl Load {
         Outstanding { load: Arc::clone(self), lane }
     }
 
-    /// Notes that a signature came out.
+    /// Notes that the token has signed.
     pub(crate) fn note_progress(&self) {
         self.progress.store(micros(self.age.elapsed()), Ordering::Relaxed);
     }

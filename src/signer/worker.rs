@@ -269,6 +269,7 @@ impl SessionThread<'_> {
         let trouble = match outcome {
             Ok(Some(signature)) => {
                 self.pool.stats.call_time.record(time);
+                self.pool.load.note_progress();
                 if self.worker.keep(job, signature, time, self.pool.settings.sessions) {
                     self.pool.hand_on(self.worker.take_signed());
                 }

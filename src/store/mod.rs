@@ -122,6 +122,9 @@ pub trait Store: audit::AuditLog + replies::ReplyLog {
     /// Certificates by key with their answers, in no order; keys that do not exist are left out.
     async fn certificates(&self, keys: &[CertificateKey]) -> Result<Vec<CertificateState>, StoreError>;
 
+    /// As [`Store::certificates`], without the octets of the answers.
+    async fn due(&self, keys: &[CertificateKey]) -> Result<Vec<DueCertificate>, StoreError>;
+
     /// A page of a shard with answers, by row, beginning after `after` (0 at first), `limit` rows at
     /// the most; an empty page ends the shard. Expired certificates (not_after before `now`) are
     /// left out.

@@ -206,6 +206,15 @@ pub struct CertificateState {
     pub answer: Option<StoredAnswer>,
 }
 
+/// What signing needs of a certificate, without the octets of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueCertificate {
+    /// The certificate.
+    pub certificate: CertificateRecord,
+    /// Its answer; none when it has no answer for its present version.
+    pub answer: Option<AnswerTimes>,
+}
+
 /// What scheduling needs of a certificate, without the octets of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduleEntry {

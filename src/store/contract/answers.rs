@@ -98,11 +98,16 @@ pub(super) async fn an_answer_for_an_older_version_is_not_scheduled_by(bed: &dyn
         assert_eq!((page[0].key, page[0].not_before, page[0].not_after), (certificate.key, None, NOT_AFTER));
         page[0].answer
     };
+    let due = async || store.due(&[certificate.key]).await.unwrap();
     let times =
         AnswerTimes { this_update: UnixTime(10), next_update: UnixTime(110), responder, broken: false };
     assert_eq!(scheduled().await, Some(times));
+    assert_eq!(due().await, [DueCertificate { certificate: certificate.clone(), answer: Some(times) }]);
     store.revoke(issuer, &[(serial(1), revoked(5, CrlReason::KeyCompromise))]).await.unwrap();
     assert_eq!(scheduled().await, None);
+    let now = record(&*store, issuer, 1).await;
+    assert_eq!(now.version, 2);
+    assert_eq!(due().await, [DueCertificate { certificate: now, answer: None }]);
 }
 
 pub(super) async fn one_bad_answer_leaves_the_others_unstored(bed: &dyn Bed) {

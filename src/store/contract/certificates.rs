@@ -208,6 +208,10 @@ pub(super) async fn keys_that_do_not_exist_are_left_out(bed: &dyn Bed) {
     assert!(found.iter().all(|state| state.certificate.key == key || state.certificate.key == elsewhere));
     assert_eq!(found.iter().filter(|state| state.certificate.key == key).count(), 1);
     assert!(store.certificates(&[]).await.unwrap().is_empty());
+    let due: Vec<_> = store.due(&asked).await.unwrap().into_iter().map(|due| due.certificate).collect();
+    let same: Vec<_> = found.into_iter().map(|state| state.certificate).collect();
+    assert_eq!(due, same);
+    assert!(store.due(&[]).await.unwrap().is_empty());
 }
 
 pub(super) async fn counts_tell_how_the_fleet_stands(bed: &dyn Bed) {

@@ -14,8 +14,8 @@ use crate::ocsp::{Revocation, Serial};
 use crate::store::audit::{self, Digest, NewLine};
 use crate::store::rules::{RevokeRule, Standing};
 use crate::store::{
-    CertificateEntry, CertificateKey, CertificateState, FleetCounts, IssuerId, Registered, ScheduleEntry,
-    Shard, StatusChange,
+    CertificateEntry, CertificateKey, CertificateState, DueCertificate, FleetCounts, IssuerId, Registered,
+    ScheduleEntry, Shard, StatusChange,
 };
 
 /// Entries looked up and written at once, within one transaction.
@@ -278,15 +278,32 @@ impl SqliteStore {
         &self,
         keys: &[CertificateKey],
     ) -> Result<Vec<CertificateState>, StoreError> {
+        let found = self.by_key(statements::STATES_BY_ROW, keys).await?;
+        self.entries(found.as_deref(), Packed::state)
+    }
+
+    pub(super) async fn due_by_key(
+        &self,
+        keys: &[CertificateKey],
+    ) -> Result<Vec<DueCertificate>, StoreError> {
+        let found = self.by_key(statements::DUE_BY_ROW, keys).await?;
+        self.entries(found.as_deref(), Packed::due)
+    }
+
+    /// What a statement gives for these keys.
+    async fn by_key(
+        &self,
+        statement: &'static str,
+        keys: &[CertificateKey],
+    ) -> Result<Option<String>, StoreError> {
         let mut rowids: Vec<_> = keys.iter().filter_map(|key| rowid(*key)).collect();
         rowids.sort_unstable();
         rowids.dedup();
-        let found: Option<String> = sqlx::query_scalar(statements::STATES_BY_ROW)
+        sqlx::query_scalar(statement)
             .bind(rows::json_integers(rowids))
             .fetch_one(&self.pools.readers)
             .await
-            .map_err(self.failed("reading certificates of"))?;
-        self.entries(found.as_deref(), Packed::state)
+            .map_err(self.failed("reading certificates of"))
     }
 
     /// The rows that are in one text.

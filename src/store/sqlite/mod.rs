@@ -24,8 +24,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     AnswerOutcome, CapacityProfile, CertificateEntry, CertificateKey, CertificateState, Changes,
-    FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger, NewAnswer,
-    NewResponder, PackNumber, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard,
+    DueCertificate, FeedPosition, FleetCounts, FleetDay, GuardRecord, IssuerId, IssuerRecord, Ledger,
+    NewAnswer, NewResponder, PackNumber, Registered, ResponderNumber, ResponderRecord, ScheduleEntry, Shard,
     StatusChange, Store, StoreError,
 };
 use crate::clock::UnixTime;
@@ -143,6 +143,10 @@ impl Store for SqliteStore {
 
     async fn certificates(&self, keys: &[CertificateKey]) -> Result<Vec<CertificateState>, StoreError> {
         self.states_by_key(keys).await
+    }
+
+    async fn due(&self, keys: &[CertificateKey]) -> Result<Vec<DueCertificate>, StoreError> {
+        self.due_by_key(keys).await
     }
 
     async fn states(

@@ -9,8 +9,8 @@ use crate::clock::UnixTime;
 use crate::ocsp::{CrlReason, Revocation, Serial};
 use crate::store::rules::Standing;
 use crate::store::{
-    AnswerTimes, CertificateKey, CertificateRecord, CertificateState, InPack, IssuerId, PackNumber,
-    ResponderNumber, ScheduleEntry, Shard, StoredAnswer,
+    AnswerTimes, CertificateKey, CertificateRecord, CertificateState, DueCertificate, InPack, IssuerId,
+    PackNumber, ResponderNumber, ScheduleEntry, Shard, StoredAnswer,
 };
 
 /// How far the shard stands above the number in the shard, in a rowid.
@@ -121,10 +121,19 @@ impl<'t> Packed<'t> {
         })
     }
 
+    fn certificate(&mut self) -> Result<CertificateRecord, String> {
+        let (row, issuer, serial) = (self.integer()?, IssuerId(self.integer()?), self.serial()?);
+        Ok(record(row, issuer, serial, self.standing()?))
+    }
+
+    /// A row of [`super::statements::DUE_BY_ROW`].
+    pub(super) fn due(mut self) -> Result<DueCertificate, String> {
+        Ok(DueCertificate { certificate: self.certificate()?, answer: self.times()? })
+    }
+
     /// A row of one of the `STATE…` statements.
     pub(super) fn state(mut self) -> Result<CertificateState, String> {
-        let (row, issuer, serial) = (self.integer()?, IssuerId(self.integer()?), self.serial()?);
-        let certificate = record(row, issuer, serial, self.standing()?);
+        let certificate = self.certificate()?;
         let Some(version) = self.optional()? else {
             return Ok(CertificateState { certificate, answer: None });
         };
@@ -149,16 +158,19 @@ impl<'t> Packed<'t> {
             serial: self.serial()?,
             not_before: self.optional_time()?,
             not_after: self.time()?,
-            answer: match self.optional_time()? {
-                None => None,
-                Some(this_update) => Some(AnswerTimes {
-                    this_update,
-                    next_update: self.time()?,
-                    responder: ResponderNumber(self.integer()?),
-                    broken: self.optional()?.is_some_and(|broken| broken != 0),
-                }),
-            },
+            answer: self.times()?,
         })
+    }
+
+    /// thisUpdate, nextUpdate, responder and whether its pack is broken, of an answer where there is one.
+    fn times(&mut self) -> Result<Option<AnswerTimes>, String> {
+        let Some(this_update) = self.optional_time()? else { return Ok(None) };
+        Ok(Some(AnswerTimes {
+            this_update,
+            next_update: self.time()?,
+            responder: ResponderNumber(self.integer()?),
+            broken: self.optional()?.is_some_and(|broken| broken != 0),
+        }))
     }
 }
 

@@ -72,6 +72,16 @@ pub(super) const STATES_BY_ROW: &str = concat!(
          LEFT JOIN pack AS p ON p.number = a.pack
      WHERE c.row = k.value"
 );
+/// A certificate without its answer's octets, and only an answer for its present version.
+/// Read by [`super::rows::Packed::due`].
+pub(super) const DUE_BY_ROW: &str =
+    "SELECT group_concat(concat_ws(',', c.row, c.issuer, hex(c.serial), ifnull(c.not_before, ''), c.not_after,
+            ifnull(c.revoked_at, ''), ifnull(c.reason, ''), c.version, ifnull(a.this_update, ''),
+            ifnull(a.next_update, ''), ifnull(a.responder, ''), ifnull(p.broken, '')), ';')
+     FROM json_each(?1) AS k CROSS JOIN certificate AS c
+         LEFT JOIN answer AS a ON a.row = c.row AND a.version = c.version
+         LEFT JOIN pack AS p ON p.number = a.pack
+     WHERE c.row = k.value";
 /// Rows after `?1` up to `?2`, not expired at `?3`, `?4` at the most.
 pub(super) const STATES_PAGE: &str = concat!(
     "SELECT group_concat(entry, ';') FROM (SELECT ",
@@ -297,6 +307,7 @@ pub(super) const ALL: &[&str] = &[
     FIND,
     STATE_BY_SERIAL,
     STATES_BY_ROW,
+    DUE_BY_ROW,
     STATES_PAGE,
     SCHEDULE_PAGE,
     VERSIONS,
