@@ -29,7 +29,7 @@ use answers::{Fleet, ISSUER, NEXT_UPDATE, THIS_UPDATE, serial};
 use arc_swap::ArcSwap;
 use chart::Series;
 use goodstanding::clock::{ManualClock, SharedClock, Stopwatch, UnixTime};
-use goodstanding::ocsp::{Freshness, HashAlgorithm, Issuer, Preset, SignatureAlgorithm, request};
+use goodstanding::ocsp::{Freshness, HashAlgorithm, Issuer, Preset, Serial, SignatureAlgorithm, request};
 use goodstanding::presign::identity::Identities;
 use goodstanding::presign::keeper::{Keeper, KeeperStats, Signals};
 use goodstanding::presign::pipeline::{self, Pipeline};
@@ -161,10 +161,12 @@ async fn fill(url: &str, issuer_certificate: &Issuer, certificates: u64) {
     };
     let responder = store.add_responder(&responder, THIS_UPDATE).await.unwrap().number;
     let fleet = Fleet::of(issuer_certificate, P256);
-    let numbers: Vec<u64> = (0..certificates).collect();
-    for portion in numbers.chunks(10_000) {
-        let entry = |number: &u64| CertificateEntry {
-            serial: serial(*number),
+    let mut serials: Vec<Serial> = (0..certificates).map(serial).collect();
+    // By order of the index, of which each page is then written once.
+    serials.sort_unstable_by(|a, b| a.as_der_content().cmp(b.as_der_content()));
+    for portion in serials.chunks(100_000) {
+        let entry = |serial: &Serial| CertificateEntry {
+            serial: *serial,
             not_before: None,
             not_after: NEXT_UPDATE,
             revocation: None,

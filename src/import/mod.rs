@@ -24,8 +24,8 @@ use crate::store::{Registered, StoreError};
 /// Entries kept in each list of a report; all are counted.
 pub const LISTED: usize = 100;
 
-/// Entries written in one transaction. Long enough that sorted serials share pages of the index,
-/// short enough that another writer gets its turn within a fraction of a second.
+/// Entries written in one transaction: short enough that another writer gets its turn within a fraction of
+/// a second.
 const PORTION: usize = 65_536;
 
 /// Portions read ahead of the store.

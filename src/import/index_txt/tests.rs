@@ -215,6 +215,32 @@ async fn a_file_of_several_portions_goes_in_whole() {
     assert_eq!(store.counts(issuer, UnixTime(0)).await.unwrap().unexpired, rows as u64);
 }
 
+#[test]
+fn a_portion_holds_neighbours_in_the_index_and_what_comes_later_of_a_serial_stays_later() {
+    let serial = |number: usize| format!("{:016X}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 62);
+    let mut text = String::from("bad\n");
+    for number in 0..PORTION * 2 {
+        writeln!(text, "V\t261231235959Z\t\t{}\tunknown\t/CN=a", serial(number)).unwrap();
+    }
+    writeln!(text, "R\t261231235959Z\t260102030405Z\t{}\tunknown\t/CN=a", serial(0)).unwrap();
+    let mut portions = Vec::new();
+    read_portions(text.as_bytes(), NOW, &mut |portion| {
+        portions.push(portion);
+        true
+    })
+    .unwrap();
+    let lengths: Vec<_> = portions.iter().map(|portion| portion.entries.len()).collect();
+    assert_eq!(lengths, [PORTION, PORTION, 1]);
+    let rows: Vec<_> = portions.iter().map(|portion| portion.rows).collect();
+    assert_eq!(rows, [PORTION as u64, PORTION as u64, 2], "the bad line is in the last");
+    assert_eq!(portions.iter().map(|portion| portion.octets).sum::<u64>(), text.len() as u64);
+    assert_eq!(portions.iter().map(|portion| portion.problems.count).sum::<u64>(), 1);
+    let entries: Vec<_> = portions.into_iter().flat_map(|portion| portion.entries).collect();
+    assert!(entries.is_sorted_by_key(|entry| entry.serial.as_der_content().to_vec()));
+    let twice: Vec<_> = entries.iter().filter(|entry| entry.serial.to_string() == serial(0)).collect();
+    assert_eq!(twice.iter().map(|entry| entry.revocation.is_some()).collect::<Vec<_>>(), [false, true]);
+}
+
 #[tokio::test]
 async fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
