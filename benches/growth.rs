@@ -21,7 +21,6 @@ mod figures;
 mod pki;
 
 use std::hint::black_box;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -336,22 +335,8 @@ fn main() {
         shelf(&mut charts);
     }
     start(&mut charts);
-    let drawn = [
-        ("memory", "Memory a certificate on the shelf, octets", charts.memory),
-        ("put", "Putting an answer on the shelf, µs of CPU", charts.put),
-        ("serve", "Looking an answer up and writing it out, µs of CPU", charts.serve),
-        ("load", "Loading at start, CPU seconds a million answers", charts.load),
-    ];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance");
-    for (name, title, series) in drawn {
-        if series.is_empty() {
-            continue;
-        }
-        let document = chart::svg(title, &series);
-        assert!(document.contains(title), "a chart with its title");
-        if !figures::is_smoke() {
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(format!("{name}.svg")), document).unwrap();
-        }
-    }
+    chart::draw("memory", "Memory a certificate on the shelf, octets", &charts.memory);
+    chart::draw("put", "Putting an answer on the shelf, µs of CPU", &charts.put);
+    chart::draw("serve", "Looking an answer up and writing it out, µs of CPU", &charts.serve);
+    chart::draw("load", "Loading at start, CPU seconds a million answers", &charts.load);
 }

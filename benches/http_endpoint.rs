@@ -7,8 +7,9 @@
 //!
 //! - P1: 64 keep-alive connections, 5,000 certificates of 10,000; then 1,000 and 10,000 connections, and a
 //!   connection for each request.
-//! - P2: a fleet of `HTTP_CERTIFICATES` (1,000,000 by default) beside one of 10,000, each asked about up to
-//!   200,000 certificates all over it; the time of an answer at 5,000 requests a second.
+//! - P2: fleets of 10,000 to `HTTP_CERTIFICATES` (1,000,000 by default), each asked about up to 200,000
+//!   certificates all over it; the time of an answer at 5,000 requests a second. Charts go to
+//!   `docs/performance/`.
 //! - P12: 10,000 idle connections, or as many as the limit on open files allows (`ulimit -n 20200`; both
 //!   ends are in this process).
 //!
@@ -24,6 +25,8 @@
 
 #[path = "support/answers.rs"]
 mod answers;
+#[path = "support/chart.rs"]
+mod chart;
 #[path = "support/clients.rs"]
 mod clients;
 #[path = "support/figures.rs"]
@@ -154,48 +157,65 @@ fn growth(small: &Fleet, issuer: &Arc<Issuer>) {
     let smoke = figures::is_smoke();
     let certificates = std::env::var("HTTP_CERTIFICATES").ok().and_then(|count| count.parse().ok());
     let certificates = certificates.unwrap_or(if smoke { 20_000 } else { 1_000_000 }).max(SMALL);
-    let large = Fleet::of(issuer, SignatureAlgorithm::EcdsaP256Sha256);
-    (0..certificates).for_each(|number| large.put(number));
+    let sizes = std::iter::successors(Some(SMALL * 10), |size| Some(size * 10));
+    let sizes: Vec<u64> = sizes.take_while(|size| *size < certificates).chain([certificates]).collect();
+    let fleets: Vec<(u64, Fleet)> = sizes
+        .into_iter()
+        .map(|size| {
+            let fleet = Fleet::of(issuer, SignatureAlgorithm::EcdsaP256Sha256);
+            (0..size).for_each(|number| fleet.put(number));
+            (size, fleet)
+        })
+        .collect();
     // A prime step visits certificates all over the fleet.
     let spread = |certificates: u64| {
         let asked = (0..SPREAD.min(certificates)).map(move |turn| turn * 7_919 % certificates);
         clients::requests(issuer, asked)
     };
-    let start = |name, fleet, certificates| {
-        let server = Server::goodstanding(name, fleet, issuer);
+    let start = |fleet, certificates| {
+        let server = Server::goodstanding("srv-fleet", fleet, issuer);
         let clients = Clients::connect(server.address(), &spread(certificates), false);
         (server, clients)
     };
-    let mut running = [start("srv-large", &large, certificates), start("srv-small", small, SMALL), {
-        let bare = Server::bare("srv-bare", 1_100, true);
-        let clients = Clients::connect(bare.address(), &spread(SMALL), false);
-        (bare, clients)
-    }];
+    let mut running = vec![start(small, SMALL)];
+    running.extend(fleets.iter().map(|(size, fleet)| start(fleet, *size)));
+    let bare = Server::bare("srv-bare", 1_100, true);
+    let clients = Clients::connect(bare.address(), &spread(SMALL), false);
+    running.push((bare, clients));
+    let sizes: Vec<u64> = std::iter::once(SMALL).chain(fleets.iter().map(|(size, _)| *size)).collect();
+    let largest = sizes.len() - 1;
+    // The last is bare hyper's.
+    let points = |medians: &[f64]| -> Vec<(f64, f64)> {
+        sizes.iter().zip(medians).map(|(size, median)| (*size as f64, *median)).collect()
+    };
+
     let (repetitions, count) = if smoke { (1, 3) } else { (9, 1_000) };
     let medians = rounds(&mut running, repetitions, count);
     let what = format!("CPU µs a request, {certificates} certificates beside {SMALL}");
-    let value = format!("{:.2} and {:.2} (ratio {:.3})", medians[0], medians[1], medians[0] / medians[1]);
-    figures::note("P2", &what, &value);
+    let ratio = medians[largest] / medians[0];
+    figures::note("P2", &what, &format!("{:.2} and {:.2} (ratio {ratio:.3})", medians[largest], medians[0]));
+    chart::draw("request", "A request, µs of CPU", &[("goodstanding", points(&medians))]);
 
     let (repetitions, span) = if smoke { (1, 0.2) } else { (5, 3.0) };
-    let mut tails: Vec<Vec<f64>> = Vec::new();
+    let mut series = Vec::new();
     for (percent, name) in [(50, "median"), (99, "p99")] {
         let mut at = |(_, clients): &mut Running| {
             let taken = clients.by_the_clock(RATE, Duration::from_secs_f64(span));
             taken[(taken.len() * percent / 100).min(taken.len() - 1)] * 1e3
         };
-        tails.push(by_turns(&mut running, repetitions, &mut at));
-        let of = tails.last().unwrap();
+        let of = by_turns(&mut running, repetitions, &mut at);
         let value = format!(
             "{:.2} ms; {:.2} at {SMALL} certificates (ratio {:.2}); bare hyper {:.2}",
+            of[largest],
             of[0],
-            of[1],
-            of[0] / of[1],
-            of[2]
+            of[largest] / of[0],
+            of[sizes.len()]
         );
         let goal = if name == "p99" { "P2" } else { "P1" };
         figures::note(goal, &format!("{name} at {RATE}/s, {certificates} certificates"), &value);
+        series.push((name, points(&of)));
     }
+    chart::draw("latency", "An answer at 5,000 requests a second, ms", &series);
 }
 
 /// How many connections this process may have, both ends of them, up to `wanted`.

@@ -1,8 +1,8 @@
-//! The planner at 10,000, 1,000,000 and 10,000,000 certificates: adding, rescheduling, taking the next
+//! The planner at 10,000 to 10,000,000 certificates: adding, rescheduling, taking the next
 //! due and planning it anew; microseconds of CPU each, and octets of memory a certificate. In random
 //! order, so that each touches memory that no cache holds.
 //!
-//! `cargo bench --bench planner`. Beside it, where it fits into memory, what it replaced: a binary heap
+//! `cargo bench --bench planner`; a chart goes to `docs/performance/`. Beside it, where it fits into memory, what it replaced: a binary heap
 //! of due times and a map of certificates.
 //!
 //! Goals (P9): at 10,000,000 at most 0.5 µs each and 25 octets.
@@ -12,6 +12,8 @@
     reason = "a measurement that cannot go on has only panics; its figures are printed"
 )]
 
+#[path = "support/chart.rs"]
+mod chart;
 #[path = "support/figures.rs"]
 mod figures;
 
@@ -80,7 +82,8 @@ fn median(mut samples: Vec<f64>) -> f64 {
     samples[samples.len() / 2]
 }
 
-fn measure(fleet: u32, rounds: u32) {
+/// Microseconds to add, to reschedule and to take the next due.
+fn measure(fleet: u32, rounds: u32) -> [f64; 3] {
     let before = resident();
     let mut planner = Planner::new(Planner::grain(REFRESH), NOW);
     planner.set_freshness(Group(0), Freshness::new(Preset::WebPki, 7 * DAY, REFRESH).unwrap());
@@ -128,11 +131,13 @@ fn measure(fleet: u32, rounds: u32) {
         median(reschedule.clone()),
         median(next.clone()),
     );
+    let (reschedule, next) = (median(reschedule), median(next));
     figures::note(
         "P9",
         &format!("{fleet} certificates: add, reschedule, next due"),
-        &format!("{add:.2}, {:.2}, {:.2} µs CPU; {after:.1} octets each", median(reschedule), median(next)),
+        &format!("{add:.2}, {reschedule:.2}, {next:.2} µs CPU; {after:.1} octets each"),
     );
+    [add, reschedule, next]
 }
 
 /// A heap and a map, as there were before.
@@ -188,12 +193,17 @@ fn main() {
         "{:<18} {:>9} {:>7} {:>11} {:>9} {:>7} {:>7} {:>8} {:>7}",
         "CPU us, octets", "fleet", "add", "reschedule", "next due", "memory", "after", "outlook", "anew"
     );
-    if smoke {
-        return measure(10_000, 1);
-    }
     // The largest first, while memory is fresh.
-    for fleet in [10_000_000, 1_000_000, 10_000] {
-        measure(fleet, 5);
+    let fleets: &[u32] = if smoke { &[10_000] } else { &[10_000_000, 1_000_000, 100_000, 10_000] };
+    let mut series = ["add", "reschedule", "next due"].map(|name| (name, Vec::new()));
+    for fleet in fleets {
+        let costs = measure(*fleet, if smoke { 1 } else { 5 });
+        for ((_, points), cost) in series.iter_mut().zip(costs) {
+            points.push((f64::from(*fleet), cost));
+        }
     }
-    measure_heap(1_000_000, 5);
+    chart::draw("plan", "Planning, µs of CPU an operation", &series);
+    if !smoke {
+        measure_heap(1_000_000, 5);
+    }
 }

@@ -1,16 +1,36 @@
 //! A chart of growth: cost from zero, fleets on a logarithmic axis.
 
+use std::path::Path;
+
 use plotters::prelude::*;
+
+use crate::figures;
 
 const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
 const FAINT: RGBColor = RGBColor(0xd8, 0xde, 0xe4);
-const COLOURS: [RGBColor; 2] = [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xc7, 0x6a, 0x1b)];
+const COLOURS: [RGBColor; 3] =
+    [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xc7, 0x6a, 0x1b), RGBColor(0x3b, 0x8a, 0x4e)];
 
 /// A name, and what each number of certificates costs.
 pub(crate) type Series = (&'static str, Vec<(f64, f64)>);
 
+/// Draws a chart into `docs/performance/NAME.svg`. A short run leaves the one that there is, and one of
+/// nothing is not drawn.
+pub(crate) fn draw(name: &str, title: &str, series: &[Series]) {
+    if series.is_empty() {
+        return;
+    }
+    let document = svg(title, series);
+    assert!(document.contains(title), "a chart with its title");
+    if !figures::is_smoke() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance");
+        std::fs::create_dir_all(&folder).expect("docs takes a folder");
+        std::fs::write(folder.join(format!("{name}.svg")), document).expect("docs takes a chart");
+    }
+}
+
 /// The chart as an SVG document.
-pub(crate) fn svg(title: &str, series: &[Series]) -> String {
+fn svg(title: &str, series: &[Series]) -> String {
     let mut document = String::new();
     {
         let area = SVGBackend::with_string(&mut document, (620, 360)).into_drawing_area();
