@@ -9,6 +9,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a measurement that cannot go on has only panics; its figures are printed"
 )]
 
