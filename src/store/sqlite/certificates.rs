@@ -316,12 +316,6 @@ impl SqliteStore {
         Packed::entries(text).map(|entry| read(entry).map_err(corrupt)).collect()
     }
 
-    /// The rows after number `after` of a shard, for the two page statements.
-    fn page(shard: Shard, after: i64) -> (i64, i64) {
-        let start = shard_start(shard);
-        (start + after.clamp(0, LAST_IN_SHARD), start + LAST_IN_SHARD)
-    }
-
     pub(super) async fn states_page(
         &self,
         shard: Shard,
@@ -329,15 +323,7 @@ impl SqliteStore {
         limit: u32,
         now: UnixTime,
     ) -> Result<Vec<CertificateState>, StoreError> {
-        let (after, last) = Self::page(shard, after);
-        let found: Option<String> = sqlx::query_scalar(statements::STATES_PAGE)
-            .bind(after)
-            .bind(last)
-            .bind(now.0)
-            .bind(limit)
-            .fetch_one(&self.pools.readers)
-            .await
-            .map_err(self.failed("reading a shard of"))?;
+        let found = self.page(statements::STATES_PAGE, shard, after, limit, now).await?;
         let mut states = self.entries(found.as_deref(), Packed::state)?;
         states.sort_unstable_by_key(|state| state.certificate.key);
         Ok(states)
@@ -350,18 +336,30 @@ impl SqliteStore {
         limit: u32,
         now: UnixTime,
     ) -> Result<Vec<ScheduleEntry>, StoreError> {
-        let (after, last) = Self::page(shard, after);
-        let found: Option<String> = sqlx::query_scalar(statements::SCHEDULE_PAGE)
-            .bind(after)
-            .bind(last)
+        let found = self.page(statements::SCHEDULE_PAGE, shard, after, limit, now).await?;
+        let mut entries = self.entries(found.as_deref(), Packed::schedule_entry)?;
+        entries.sort_unstable_by_key(|entry| entry.key);
+        Ok(entries)
+    }
+
+    /// What a statement gives for the rows after number `after` of a shard.
+    async fn page(
+        &self,
+        statement: &'static str,
+        shard: Shard,
+        after: i64,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Option<String>, StoreError> {
+        let start = shard_start(shard);
+        sqlx::query_scalar(statement)
+            .bind(start + after.clamp(0, LAST_IN_SHARD))
+            .bind(start + LAST_IN_SHARD)
             .bind(now.0)
             .bind(limit)
             .fetch_one(&self.pools.readers)
             .await
-            .map_err(self.failed("reading the schedule of"))?;
-        let mut entries = self.entries(found.as_deref(), Packed::schedule_entry)?;
-        entries.sort_unstable_by_key(|entry| entry.key);
-        Ok(entries)
+            .map_err(self.failed("reading a shard of"))
     }
 
     pub(super) async fn count_fleet(
