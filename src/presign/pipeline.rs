@@ -40,6 +40,8 @@ pub struct Settings {
     pub patience: Duration,
     /// The same in the refresh lane, where nobody waits, while more are being signed.
     pub refresh_patience: Duration,
+    /// Nobody waits for any answer, in no lane: a batch.
+    pub unhurried: bool,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             portion: 500,
             patience: Duration::from_millis(50),
             refresh_patience: Duration::from_secs(1),
+            unhurried: false,
         }
     }
 }
@@ -57,7 +60,7 @@ impl Settings {
     /// These settings where nobody waits for any answer: in a batch.
     #[must_use]
     pub(super) fn unhurried(self) -> Self {
-        Self { patience: self.refresh_patience, ..self }
+        Self { patience: self.refresh_patience, unhurried: true, ..self }
     }
 
     /// How long a signed answer of a lane waits for others, and how long while more are being signed.
@@ -239,6 +242,7 @@ impl Pipeline {
         let order_of = |due| order_for(due, &policy.freshness, now);
         let order = together.iter().map(order_of).min_by_key(|order| order.deadline);
         let order = order.unwrap_or_else(|| order_of(first));
+        let order = if self.settings.unhurried { order.unhurried() } else { order };
         let validity = policy.freshness.validity();
         Ok(self.identities.sign(issuer, now, validity, order, draft).await?)
     }

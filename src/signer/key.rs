@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cryptoki::object::Attribute;
 
 use super::mechanism::Scheme;
-use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
+use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm, Verifier};
 
 /// How a key is found in its token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,9 +85,9 @@ pub(crate) struct Prepared {
     pub(crate) reference: KeyReference,
     /// The reference as text, for errors.
     pub(crate) name: Arc<str>,
-    pub(crate) algorithm: SignatureAlgorithm,
     pub(crate) key_algorithm: KeyAlgorithm,
-    pub(crate) public_key: Vec<u8>,
+    /// How it signs, and what its signatures are verified with.
+    pub(crate) verifier: Verifier,
     pub(crate) scheme: Scheme,
 }
 
@@ -101,7 +101,7 @@ impl PreparedKey {
     /// How it signs.
     #[must_use]
     pub fn algorithm(&self) -> SignatureAlgorithm {
-        self.0.algorithm
+        self.0.verifier.algorithm()
     }
 
     /// Its kind and size.
@@ -113,7 +113,7 @@ impl PreparedKey {
     /// The content of the SubjectPublicKeyInfo's BIT STRING.
     #[must_use]
     pub fn public_key(&self) -> &[u8] {
-        &self.0.public_key
+        self.0.verifier.public_key()
     }
 }
 
@@ -121,7 +121,7 @@ impl fmt::Debug for PreparedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PreparedKey")
             .field("reference", &self.0.reference)
-            .field("algorithm", &self.0.algorithm)
+            .field("algorithm", &self.algorithm())
             .field("key_algorithm", &self.0.key_algorithm)
             .finish_non_exhaustive()
     }

@@ -57,13 +57,21 @@ pub struct Order {
     pub lane: Lane,
     /// When it is too late; the earliest one goes first in its lane.
     pub deadline: UnixTime,
+    /// Whether somebody waits for it. One for which nobody does may wait for others once it is signed.
+    pub awaited: bool,
 }
 
 impl Order {
-    /// In this lane, by this moment.
+    /// In this lane, by this moment. Somebody waits for it in every lane but that of refreshed answers.
     #[must_use]
     pub const fn new(lane: Lane, deadline: UnixTime) -> Self {
-        Self { lane, deadline }
+        Self { lane, deadline, awaited: !matches!(lane, Lane::Refresh) }
+    }
+
+    /// The same in a batch, where nobody waits for any.
+    #[must_use]
+    pub const fn unhurried(self) -> Self {
+        Self { awaited: false, ..self }
     }
 
     /// Before all else in this lane.

@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::spki;
 use super::token::Connection;
 use crate::clock::Stopwatch;
-use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
+use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm, Verifier};
 
 /// What is signed to prove that a key belongs to its certificate: nothing that could pass for a
 /// structure of X.509.
@@ -36,9 +36,8 @@ impl Pool {
             number: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             reference: reference.clone(),
             name: reference.to_string().into(),
-            algorithm,
             key_algorithm,
-            public_key,
+            verifier: Verifier::new(algorithm, public_key),
             scheme,
         });
         let mut keys = lock(&self.keys);

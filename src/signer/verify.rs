@@ -3,8 +3,8 @@
 //!
 //! Under load signatures travel in groups: waking a verifier and then the caller for each of them costs as
 //! much as a good part of a P-256 signature, and more than verifying one of RSA. Whoever has waited for a
-//! session waits an eighth longer at the most ([`SHARE`]); refreshed answers, for which nobody waits, take
-//! [`LONGEST`], which is also the most for the others. None waits while a session has nothing else to do,
+//! session waits an eighth longer at the most ([`SHARE`]); answers for which nobody waits, refreshed ones and
+//! all in a batch, take [`LONGEST`], which is also the most for the others. None waits while a session has nothing else to do,
 //! nor so long that the sessions could run out of work because what they made has not come back to who
 //! asks for more.
 
@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::SignError;
-use super::lane::Lane;
+use super::key::Prepared;
+use super::lane::Order;
 use super::module::lock;
 use super::pool::Pool;
 use super::queue::{Job, Work};
@@ -37,12 +38,9 @@ pub(crate) struct Group {
     limit: Duration,
 }
 
-/// How long a job of a lane that has `waited` may wait for others once it is signed.
-fn patience(lane: Lane, waited: Duration) -> Duration {
-    match lane {
-        Lane::Refresh => LONGEST,
-        Lane::Revocation | Lane::First | Lane::Live => (waited / SHARE).clamp(LEAST, LONGEST),
-    }
+/// How long a job that has `waited` may wait for others once it is signed.
+fn patience(order: Order, waited: Duration) -> Duration {
+    if order.awaited { (waited / SHARE).clamp(LEAST, LONGEST) } else { LONGEST }
 }
 
 impl Group {
@@ -50,7 +48,7 @@ impl Group {
     /// signature would make it wait too long, always.
     pub(crate) fn add(&mut self, job: Job, signature: Vec<u8>, took: Duration, sessions: usize) -> bool {
         let now = self.since.get_or_insert_with(Stopwatch::start).elapsed();
-        let limit = now + patience(job.order.lane, job.age());
+        let limit = now + patience(job.order, job.age());
         self.limit = if self.checks.is_empty() { limit } else { self.limit.min(limit) };
         let behind = job.behind;
         self.checks.push(Check { job, signature });
@@ -70,6 +68,20 @@ impl Group {
 pub(crate) struct Check {
     pub(crate) job: Job,
     pub(crate) signature: Vec<u8>,
+}
+
+impl Check {
+    /// The key that made the signature, and what it signed.
+    fn signs(&self) -> Option<(&Prepared, &[u8])> {
+        match &self.job.work {
+            Work::Sign { key, message } => Some((&key.0, message)),
+            Work::Prepare { .. } => None,
+        }
+    }
+
+    fn key_number(&self) -> Option<u64> {
+        self.signs().map(|(key, _)| key.number)
+    }
 }
 
 /// The way from the session threads to the verifier threads.
@@ -118,14 +130,12 @@ impl Pool {
         while let Ok(group) = self.verification.receiver.recv_blocking() {
             let mut good = Vec::with_capacity(group.len());
             let mut measured = 0;
-            for Check { job, signature } in group {
-                let Work::Sign { key, message } = &job.work else { continue };
-                let prepared = &key.0;
-                if prepared.algorithm.verify(&prepared.public_key, message, &signature).is_ok() {
-                    measured += u64::from(job.measured);
-                    good.push((job.reply, signature));
+            for (check, verifies) in judged(group) {
+                if verifies {
+                    measured += u64::from(check.job.measured);
+                    good.push((check.job.reply, check.signature));
                 } else {
-                    self.unverified(job);
+                    self.unverified(check.job);
                 }
             }
             if !good.is_empty() {
@@ -151,7 +161,7 @@ impl Pool {
             let error = SignError::Unverifiable {
                 token: Arc::clone(&self.token),
                 key: Arc::clone(&prepared.name),
-                algorithm: prepared.algorithm,
+                algorithm: prepared.verifier.algorithm(),
             };
             job.reply.fail(error.clone());
             if self.item_failed() {
@@ -164,23 +174,40 @@ impl Pool {
     }
 }
 
+/// Signatures, those of one key together, and whether each verifies.
+fn judged(mut group: Vec<Check>) -> impl Iterator<Item = (Check, bool)> {
+    group.sort_by_key(Check::key_number);
+    let mut verdicts = Vec::with_capacity(group.len());
+    for checks in group.chunk_by(|a, b| a.key_number() == b.key_number()) {
+        let signed: Vec<_> =
+            checks.iter().filter_map(|check| Some((check.signs()?.1, &check.signature[..]))).collect();
+        if let Some((key, _)) = checks.first().and_then(Check::signs) {
+            verdicts.extend(key.verifier.verify_all(&signed));
+        }
+    }
+    group.into_iter().zip(verdicts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::UnixTime;
     use crate::ocsp::SignatureAlgorithm;
     use crate::signer::KeyReference;
-    use crate::signer::lane::Order;
+    use crate::signer::lane::Lane;
     use crate::signer::queue::Reply;
 
     /// A job of a lane behind which so many others waited.
     fn job(lane: Lane, behind: usize) -> Job {
+        ordered(Order::new(lane, UnixTime(1)), behind)
+    }
+
+    fn ordered(order: Order, behind: usize) -> Job {
         let work = Work::Prepare {
             reference: KeyReference::Label("key".into()),
             algorithm: SignatureAlgorithm::Ed25519,
             public_key: Vec::new(),
         };
-        let order = Order::new(lane, UnixTime(1));
         let mut job = Job::new(work, order, Reply::Nobody, &Arc::default());
         job.behind = behind;
         job
@@ -204,7 +231,8 @@ mod tests {
 
     #[test]
     fn whoever_has_waited_long_waits_an_eighth_longer_and_no_refreshed_answer_forever() {
-        let waits = |lane, millis| patience(lane, Duration::from_millis(millis)).as_millis();
+        let waits =
+            |lane, millis| patience(Order::new(lane, UnixTime(1)), Duration::from_millis(millis)).as_millis();
         for lane in [Lane::Revocation, Lane::First, Lane::Live] {
             assert_eq!(
                 [0, 8, 80, 320, 60_000].map(|waited| waits(lane, waited)),
@@ -213,6 +241,15 @@ mod tests {
             );
         }
         assert_eq!([0, 60_000].map(|waited| waits(Lane::Refresh, waited)), [100, 100]);
+    }
+
+    #[test]
+    fn in_a_batch_first_answers_travel_together() {
+        let mut group = Group::default();
+        let first = Order::at_once(Lane::First).unhurried();
+        let took = Duration::from_millis(1);
+        let length = (1..).find(|_| group.add(ordered(first, 200), Vec::new(), took, 2));
+        assert_eq!(length, Some(GROUP));
     }
 
     #[test]

@@ -162,8 +162,9 @@ impl SessionThread<'_> {
         let keys: Vec<Arc<Prepared>> = lock(&self.pool.keys).iter().filter_map(Weak::upgrade).collect();
         let mut unfit = None;
         for key in keys {
-            let schemes = &[key.scheme];
-            match self.pool.prove(connection, &key.reference, key.algorithm, &key.public_key, schemes) {
+            let (schemes, verifier) = (&[key.scheme], &key.verifier);
+            let (algorithm, public_key) = (verifier.algorithm(), verifier.public_key());
+            match self.pool.prove(connection, &key.reference, algorithm, public_key, schemes) {
                 Ok(_) => return Ok(()),
                 Err(SignerError::KeyMissing { found, .. }) if !found.is_empty() => {}
                 Err(SignerError::KeyMissing { token, .. }) => {
@@ -396,7 +397,7 @@ impl Open {
     fn signs(&self, key: &Prepared) -> bool {
         let Some(handle) = self.handles.get(&key.number) else { return false };
         let signature = self.connection.sign(key.scheme, *handle, PROOF);
-        matches!(signature, Ok(Some(signature)) if key.algorithm.verify(&key.public_key, PROOF, &signature).is_ok())
+        matches!(signature, Ok(Some(signature)) if key.verifier.verify(PROOF, &signature).is_ok())
     }
 
     /// The session's handle for a key, found once.
