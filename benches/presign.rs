@@ -15,6 +15,10 @@
 //! | sqlite | SQLite's threads |
 //! | ours | session + pipeline + sqlite − raw: what an answer costs beyond C_Sign and verification |
 //!
+//! In the rows with copies the pool's sessions sign with copies of the key (`session_keys`), which SoftHSM does
+//! not read from its files each time; the bare loops sign with the key itself as before, so that `ours` and
+//! `cores` tell nothing there.
+//!
 //! SoftHSM signs on the same cores: where the bare loops keep them all busy, the ratio cannot exceed
 //! `cores`, which is raw ÷ (all four columns together). The ratio counts only while `foreign`, the cores that
 //! other processes kept busy meanwhile, is near 0: they take their share from two bare loops and from our
@@ -51,7 +55,7 @@ use goodstanding::ocsp::{
 use goodstanding::presign::batch::{self, Selection};
 use goodstanding::presign::pipeline;
 use goodstanding::shutdown::Shutdown;
-use goodstanding::signer::{Lane, bench};
+use goodstanding::signer::{Lane, Settings, bench};
 use goodstanding::store::CertificateEntry;
 use site::{SESSIONS, Site};
 use token::Place;
@@ -62,6 +66,8 @@ struct Case {
     key: KeyAlgorithm,
     /// Signatures a second that the pool may ask of the token.
     cap: Option<u32>,
+    /// Whether the pool's sessions sign with copies of the key; the bare loops never do.
+    session_keys: bool,
     /// The least ratio of PERFORMANCE's P5 and P7.
     goal: f64,
     slice: Duration,
@@ -74,12 +80,22 @@ const fn case(
     goal: f64,
     slice_seconds: u64,
 ) -> Case {
-    Case { name, key, cap, goal, slice: Duration::from_secs(slice_seconds) }
+    Case { name, key, cap, session_keys: false, goal, slice: Duration::from_secs(slice_seconds) }
 }
 
-const CASES: [Case; 4] = [
-    case("p256", KeyAlgorithm::P256, None, 0.75, 2),
-    case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 5),
+/// The same with `session_keys`.
+const fn with_copies(name: &'static str, case: Case) -> Case {
+    Case { name, session_keys: true, ..case }
+}
+
+const P256: Case = case("p256", KeyAlgorithm::P256, None, 0.75, 5);
+const RSA_2048: Case = case("rsa-2048", KeyAlgorithm::Rsa2048, None, 0.95, 5);
+
+const CASES: [Case; 6] = [
+    P256,
+    with_copies("p256-copies", P256),
+    RSA_2048,
+    with_copies("rsa-copies", RSA_2048),
     case("rsa-4096", KeyAlgorithm::Rsa4096, None, 0.99, 3),
     case("capped", KeyAlgorithm::P256, Some(1_000), 0.99, 4),
 ];
@@ -182,7 +198,7 @@ struct Stage {
 
 impl Stage {
     async fn set(place: &Place, case: &Case) -> Self {
-        Self { site: Site::set(place, case.name, case.key, case.cap).await, registered: 0 }
+        Self { site: Site::set(place, case.name, case.key, case.cap, case.session_keys).await, registered: 0 }
     }
 
     /// Registers so many more certificates, one of 50 revoked.
@@ -204,7 +220,8 @@ impl Stage {
 
     async fn raw(&self, slice: Duration) -> Raw {
         let before = process_seconds();
-        let rate = bench::raw_rate(&self.site.token, &self.site.key, SESSIONS, slice).await.unwrap();
+        let token = Settings { session_keys: false, ..self.site.token.clone() };
+        let rate = bench::raw_rate(&token, &self.site.key, SESSIONS, slice).await.unwrap();
         Raw { rate, cpu: (process_seconds() - before) * 1e6 / (rate * slice.as_secs_f64()) }
     }
 
@@ -331,7 +348,7 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         println!("answers a second into SQLite, {SESSIONS} sessions; CPU in us an answer, medians");
         println!(
-            "{:<9} {:<8} {:>8} {:>9} {:>6} {:>5} {:>6} {:>7} | {:>7} {:>8} {:>7} {:>9} {:>7} {:>6} {:>5} | {:>8}",
+            "{:<11} {:<8} {:>8} {:>9} {:>6} {:>5} {:>6} {:>7} | {:>7} {:>8} {:>7} {:>9} {:>7} {:>6} {:>5} | {:>8}",
             "token",
             "lane",
             "raw/s",
@@ -364,7 +381,7 @@ fn main() -> ExitCode {
                 let raw_cpu = median(|slice| slice.raw.cpu);
                 let beyond = median(Slice::ours);
                 println!(
-                    "{:<9} {lane:<8} {raw_rate:>8.0} {:>9.0} {ratio:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {:>8.1} {verify:>7.1} {:>9.1} {:>7.1} {beyond:>6.1} {:>5} | {:>8.2}",
+                    "{:<11} {lane:<8} {raw_rate:>8.0} {:>9.0} {ratio:>6.3} {:>5} {:>6.3} {:>7.2} | {raw_cpu:>7.1} {:>8.1} {verify:>7.1} {:>9.1} {:>7.1} {beyond:>6.1} {:>5} | {:>8.2}",
                     case.name,
                     median(|slice| slice.rate),
                     case.goal,
@@ -379,7 +396,7 @@ fn main() -> ExitCode {
                 let goal = if case.cap.is_some() { "P5" } else { "P7" };
                 let what = format!("{}, {lane} lane, of the raw rate", case.name);
                 figures::note(goal, &what, &format!("{ratio:.3} of {raw_rate:.0}/s"));
-                if case.cap.is_none() {
+                if case.cap.is_none() && !case.session_keys {
                     let what = format!("{}, {lane} lane", case.name);
                     let value =
                         format!("{beyond:.1} µs, and {verify:.1} to verify beside {raw_cpu:.0} to sign");

@@ -50,7 +50,7 @@ fn serial(number: usize) -> Serial {
 }
 
 async fn measure(place: &Place, backlog: usize, revocations: usize) {
-    let site = Site::set(place, "slow", KeyAlgorithm::P256, Some(RATE)).await;
+    let site = Site::set(place, "slow", KeyAlgorithm::P256, Some(RATE), false).await;
     let store = Arc::clone(&site.app.store);
     let now = site.app.clock.now();
     let serials: Vec<_> = (0..backlog).map(serial).collect();

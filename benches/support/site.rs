@@ -36,8 +36,14 @@ pub(crate) struct Site {
 
 impl Site {
     /// Makes a key of this name and kind, and a store of this name. `cap` is how many signatures a second
-    /// the pool may ask of the token.
-    pub(crate) async fn set(place: &Place, name: &str, kind: KeyAlgorithm, cap: Option<u32>) -> Self {
+    /// the pool may ask of the token, `session_keys` whether its sessions sign with copies of the key.
+    pub(crate) async fn set(
+        place: &Place,
+        name: &str,
+        kind: KeyAlgorithm,
+        cap: Option<u32>,
+        session_keys: bool,
+    ) -> Self {
         let clock = SystemClock::shared();
         let now = clock.now();
         let ca = Ca::new();
@@ -54,6 +60,7 @@ impl Site {
             .unwrap();
         assert!(requesting.stop(Duration::from_secs(10)).await);
         token.max_rate = cap.and_then(NonZeroU32::new);
+        token.session_keys = session_keys;
 
         let files = [
             ("ca", ca.issuer.certificate().der().to_vec()),

@@ -179,6 +179,7 @@ fn token(token: &signer::Settings) -> Value {
         "sessions": token.sessions,
         "queue": token.queue,
         "call_timeout": span(token.call_timeout),
+        "session_keys": token.session_keys,
     });
     match &token.pin {
         PinSource::File(path) => document["pin_file"] = json!(path),

@@ -250,11 +250,13 @@ fn read_token(token: &mut Section<'_>, problems: &mut Problems<'_>) -> Option<si
     let queue = token.integer("queue", 1..1_000_001, problems);
     let call_timeout = token.duration("call_timeout", problems);
     let max_rate = token.integer("max_rate", 1..10_000_001, problems);
+    let session_keys = token.boolean("session_keys", problems);
     let mut settings = signer::Settings::new(name?.0, module?.0, label?.0, pin?);
     set(&mut settings.sessions, sessions.map(|sessions| sessions as u16));
     set(&mut settings.queue, queue.map(|queue| queue as usize));
     set(&mut settings.call_timeout, call_timeout);
     settings.max_rate = max_rate.and_then(|rate| NonZeroU32::new(rate as u32));
+    set(&mut settings.session_keys, session_keys);
     Some(settings)
 }
 

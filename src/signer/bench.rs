@@ -281,13 +281,13 @@ impl Stage {
             let open = (0..sessions)
                 .map(|_| Connection::open(&module, &settings, &pin, Access::ReadOnly))
                 .collect::<Result<Vec<_>, _>>()?;
-            let stop = AtomicBool::new(false);
+            let (stop, session_keys) = (AtomicBool::new(false), settings.session_keys);
             let counts = std::thread::scope(|scope| {
                 let threads: Vec<_> = open
                     .into_iter()
                     .map(|connection| {
                         let (stop, reference) = (&stop, &reference);
-                        scope.spawn(move || bare_loop(&connection, reference, scheme, stop))
+                        scope.spawn(move || bare_loop(&connection, reference, scheme, session_keys, stop))
                     })
                     .collect();
                 std::thread::sleep(slice);
@@ -375,9 +375,15 @@ fn bare_loop(
     connection: &Connection,
     reference: &KeyReference,
     scheme: Scheme,
+    session_keys: bool,
     stop: &AtomicBool,
 ) -> Result<f64, SignerError> {
-    let handle = connection.private_key(reference)?;
+    let mut handle = connection.private_key(reference)?;
+    if session_keys {
+        handle = connection
+            .session_copy(handle)
+            .map_err(|error| connection.failure("copying the key into the session (session_keys)", &error))?;
+    }
     let octets = message(0);
     let input = scheme.input(&octets);
     let mechanism = scheme.mechanism();

@@ -37,13 +37,19 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// Signatures a second at the most, where others share the token; none for no cap.
     pub max_rate: Option<NonZeroU32>,
+    /// Whether each session signs with a copy of the key that lives and dies with the session.
+    ///
+    /// SoftHSM reads a key's file anew for each signature unless the key is a session object. A token that
+    /// does not let its key be copied signs with the key itself. A key that is destroyed in the token goes
+    /// on signing until the session ends.
+    pub session_keys: bool,
     /// Threads that verify signatures; none for one a core.
     pub verifiers: Option<u16>,
 }
 
 impl Settings {
     /// The settings with the defaults for everything that has one: 2 sessions, a queue of 256, calls of
-    /// at most 10 s, no cap, a verifier a core.
+    /// at most 10 s, no cap, no copies of keys, a verifier a core.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -60,6 +66,7 @@ impl Settings {
             queue: 256,
             call_timeout: Duration::from_secs(10),
             max_rate: None,
+            session_keys: false,
             verifiers: None,
         }
     }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::Attribute;
 use cryptoki::slot::Slot;
 
 use super::admin::{destroy_key, generate_key, list_keys, list_tokens, public_key};
 use super::module::Module;
 use super::testing::{ANY, LABEL, Place, SPY, block_on, test_name, with_token, with_token_and};
+use super::token::{Access, Connection};
 use super::*;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
 
@@ -201,9 +204,18 @@ fn a_wrong_pin_is_tried_exactly_once_in_a_process() {
 
 #[test]
 fn lost_logins_are_renewed_and_no_signature_is_lost() {
-    with_token(test_name!(), |place| {
+    lose_logins(test_name!(), false);
+}
+
+#[test]
+fn lost_logins_are_renewed_where_sessions_sign_with_copies() {
+    lose_logins(test_name!(), true);
+}
+
+fn lose_logins(name: &str, session_keys: bool) {
+    with_token(name, |place| {
         block_on(async {
-            let signer = Signer::start(place.settings()).await.unwrap();
+            let signer = Signer::start(Settings { session_keys, ..place.settings() }).await.unwrap();
             let key = prepared(&signer, place, "key", KeyAlgorithm::P256).await;
             let slot = slot(place);
             let using = Module::open(&place.settings().module).unwrap();
@@ -246,7 +258,8 @@ fn lost_logins_are_renewed_and_no_signature_is_lost() {
 fn a_module_finalised_under_the_signer_is_initialised_anew() {
     with_token(test_name!(), |place| {
         block_on(async {
-            let signer = Signer::start(place.settings()).await.unwrap();
+            let settings = Settings { session_keys: true, ..place.settings() };
+            let signer = Signer::start(settings).await.unwrap();
             let key = prepared(&signer, place, "key", KeyAlgorithm::P256).await;
             let using = Module::open(&place.settings().module).unwrap();
             using.module().context().clone().finalize().unwrap();
@@ -386,6 +399,69 @@ fn two_signers_share_one_module_and_the_last_one_finalises_it() {
             let again = Signer::start(place.settings()).await.unwrap();
             assert_eq!(again.stats().sessions_reopened, 0);
             assert!(again.stop(PATIENCE).await);
+        });
+    });
+}
+
+#[test]
+fn sessions_sign_with_copies_that_nobody_finds() {
+    with_token(test_name!(), |place| {
+        block_on(async {
+            let settings = Settings { session_keys: true, sessions: 4, ..place.settings() };
+            let signer = Signer::start(settings.clone()).await.unwrap();
+            for algorithm in SignatureAlgorithm::ALL {
+                let kind = KeyAlgorithm::ALL.into_iter().find(|kind| algorithm.fits(*kind)).unwrap();
+                let label = format!("key for {algorithm}");
+                let public = place.key(&label, kind);
+                let reference = KeyReference::Label(label);
+                let key = signer.prepare_key(reference.clone(), algorithm, public.key.clone()).await.unwrap();
+                let (sender, mut receiver) = signer.batch(32);
+                for number in 0..32_u8 {
+                    sender.submit(&key, Bytes::from(vec![number]), ANY, number).await;
+                }
+                drop(sender);
+                while let Some(Signed { tag, signature }) = receiver.next().await {
+                    algorithm.verify(&public.key, &[tag], &signature.unwrap()).unwrap();
+                }
+                // Every session of the process sees every copy.
+                assert_eq!(public_key(&settings, &reference).unwrap(), public);
+                let again = signer.prepare_key(reference, algorithm, public.key).await;
+                assert!(again.is_ok(), "one private key answers to the reference");
+            }
+            assert!(signer.stats().failures.is_empty(), "{:?}", signer.stats());
+            let missing = KeyReference::Label("none".into());
+            let error =
+                signer.prepare_key(missing, SignatureAlgorithm::Ed25519, vec![0; 32]).await.unwrap_err();
+            assert!(!error.to_string().contains("copy for one session"), "{error}");
+            assert!(signer.stop(PATIENCE).await);
+            assert_eq!(list_keys(&settings).unwrap().len(), SignatureAlgorithm::ALL.len(), "no copy is left");
+        });
+    });
+}
+
+#[test]
+fn a_key_that_may_not_be_copied_signs_itself() {
+    with_token(test_name!(), |place| {
+        let settings = Settings { session_keys: true, ..place.settings() };
+        let reference = KeyReference::Label("fixed".into());
+        let pin = settings.pin.read().unwrap();
+        let using = Module::open(&settings.module).unwrap();
+        let desk = Connection::open(using.module(), &settings, &pin, Access::ReadWrite).unwrap();
+        let common = [Attribute::Token(true), Attribute::Label(b"fixed".to_vec())];
+        let curve = [Attribute::Private(false), Attribute::EcParams(spki::P256_PARAMS.to_vec())];
+        let fixed = [Attribute::Private(true), Attribute::Sign(true), Attribute::Copyable(false)];
+        let [of_public, of_private] = [&curve[..], &fixed].map(|own| [&common[..], own].concat());
+        let pair = desk.session.generate_key_pair(&Mechanism::EccKeyPairGen, &of_public, &of_private);
+        assert!(desk.session_copy(pair.unwrap().1).is_err(), "the test's own premise");
+        let public = public_key(&settings, &reference).unwrap();
+        block_on(async {
+            let signer = Signer::start(settings).await.unwrap();
+            let algorithm = KeyAlgorithm::P256.default_signature();
+            let key = signer.prepare_key(reference, algorithm, public.key.clone()).await.unwrap();
+            let signature = signer.sign(&key, Bytes::from_static(b"message"), ANY).await.unwrap();
+            algorithm.verify(&public.key, b"message", &signature).unwrap();
+            assert!(signer.stats().failures.is_empty(), "{:?}", signer.stats());
+            assert!(signer.stop(PATIENCE).await);
         });
     });
 }

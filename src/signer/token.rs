@@ -1,6 +1,7 @@
 //! One session with one token: found by its label, logged in, with what can be asked of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::MechanismType;
@@ -17,6 +18,13 @@ use super::module::{Entry, Module, RefusedPin};
 use super::settings::Settings;
 use super::spki;
 use crate::ocsp::{KeyAlgorithm, SignatureAlgorithm};
+
+/// The label of what is no key of the token but a session's copy of one.
+const COPY_LABEL: &[u8] = b"goodstanding: a copy for one session";
+
+/// How often a key of which there are several is looked for again, and after how long.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A logged-in session. Stays on the thread that uses it.
 pub(crate) struct Connection {
@@ -81,7 +89,15 @@ impl Connection {
 
     /// The one private key that answers to the reference.
     pub(crate) fn private_key(&self, key: &KeyReference) -> Result<ObjectHandle, SignerError> {
-        let found = self.objects(ObjectClass::PRIVATE_KEY, Some(key))?;
+        let mut found = self.objects(ObjectClass::PRIVATE_KEY, Some(key))?;
+        for _ in 0..LOOKS {
+            if found.len() <= 1 {
+                break;
+            }
+            // A copy that another session is making has the key's own label at first.
+            std::thread::sleep(BETWEEN_LOOKS);
+            found = self.objects(ObjectClass::PRIVATE_KEY, Some(key))?;
+        }
         match found.as_slice() {
             [one] => Ok(*one),
             [] => Err(SignerError::KeyMissing {
@@ -97,10 +113,21 @@ impl Connection {
         }
     }
 
+    /// Copies a private key into the session, with which the copy ends. It answers to no reference: another
+    /// session that looks for the key finds the key alone.
+    pub(crate) fn session_copy(&self, key: ObjectHandle) -> Result<ObjectHandle, Pkcs11Error> {
+        let template =
+            [Attribute::Token(false), Attribute::Label(COPY_LABEL.to_vec()), Attribute::Id(Vec::new())];
+        self.session.copy_object(key, &template)
+    }
+
     fn key_names(&self) -> Result<Vec<String>, SignerError> {
         let mut names = Vec::new();
         for handle in self.objects(ObjectClass::PRIVATE_KEY, None)? {
-            names.push(self.describe(handle)?.to_string());
+            let entry = self.describe(handle)?;
+            if entry.label.as_bytes() != COPY_LABEL {
+                names.push(entry.to_string());
+            }
         }
         names.sort();
         Ok(names)

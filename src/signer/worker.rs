@@ -56,6 +56,8 @@ struct SessionThread<'a> {
 struct Open {
     connection: Connection,
     handles: HashMap<u64, ObjectHandle>,
+    /// Whether it signs with copies of the keys.
+    session_keys: bool,
 }
 
 /// Why a session is given up.
@@ -184,7 +186,8 @@ impl SessionThread<'_> {
 
     /// Takes jobs until the session ends. Returns whether there is more to do.
     fn serve(&mut self, connection: Connection) -> bool {
-        let mut open = Open { connection, handles: HashMap::new() };
+        let session_keys = self.pool.settings.session_keys;
+        let mut open = Open { connection, handles: HashMap::new(), session_keys };
         self.worker.set_connected(true);
         let ended = loop {
             if self.pool.is_halted() || self.module.leaving() || self.worker.is_hung() {
@@ -400,6 +403,16 @@ impl Open {
         matches!(signature, Ok(Some(signature)) if key.verifier.verify(PROOF, &signature).is_ok())
     }
 
+    /// The session's own copy of a key. The key itself if the token makes none: should the session or the
+    /// token be broken, signing will tell.
+    fn copy_of(&self, key: &Prepared, handle: ObjectHandle) -> ObjectHandle {
+        self.connection.session_copy(handle).unwrap_or_else(|error| {
+            let code = code_of(&error);
+            tracing::warn!(key = %key.name, code, "session_keys: the token makes no copy of the key; it signs with the key itself");
+            handle
+        })
+    }
+
     /// The session's handle for a key, found once.
     fn handle_of(&mut self, key: &Prepared) -> Result<ObjectHandle, Trouble> {
         if let Some(handle) = self.handles.get(&key.number) {
@@ -418,6 +431,7 @@ impl Open {
                 return Err(Trouble { class: error.class(), code: error.to_string(), gone: false });
             }
         };
+        let handle = if self.session_keys { self.copy_of(key, handle) } else { handle };
         self.handles.insert(key.number, handle);
         Ok(handle)
     }
