@@ -16,7 +16,7 @@ use crrl::field::GFp256 as Field;
 use crrl::p256::{Point, Scalar};
 
 /// Bits of a scalar for which one multiple is added. Seven take 151 KB for a point; six 88 KB and a
-/// sixth more time, eight 262 KB and a tenth less.
+/// sixth more time, eight 262 KB and hardly less.
 const WINDOW: usize = 7;
 /// Windows of a scalar of up to 255 bits, with room for the carry of signed digits.
 const WINDOWS: usize = 256_usize.div_ceil(WINDOW);

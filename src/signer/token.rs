@@ -124,9 +124,12 @@ impl Connection {
     fn key_names(&self) -> Result<Vec<String>, SignerError> {
         let mut names = Vec::new();
         for handle in self.objects(ObjectClass::PRIVATE_KEY, None)? {
-            let entry = self.describe(handle)?;
-            if entry.label.as_bytes() != COPY_LABEL {
-                names.push(entry.to_string());
+            match self.describe(handle) {
+                Ok(entry) if entry.label.as_bytes() != COPY_LABEL => names.push(entry.to_string()),
+                // A copy, or one that ended with its session meanwhile.
+                Ok(_) => {}
+                Err(_) if self.is_alive() => {}
+                Err(error) => return Err(error),
             }
         }
         names.sort();

@@ -181,10 +181,13 @@ fn judged(mut group: Vec<Check>) -> impl Iterator<Item = (Check, bool)> {
     for checks in group.chunk_by(|a, b| a.key_number() == b.key_number()) {
         let signed: Vec<_> =
             checks.iter().filter_map(|check| Some((check.signs()?.1, &check.signature[..]))).collect();
-        if let Some((key, _)) = checks.first().and_then(Check::signs) {
-            verdicts.extend(key.verifier.verify_all(&signed));
+        match checks.first().and_then(Check::signs) {
+            Some((key, _)) => verdicts.extend(key.verifier.verify_all(&signed)),
+            // What is no signature does not verify.
+            None => verdicts.extend(checks.iter().map(|_| false)),
         }
     }
+    debug_assert_eq!(verdicts.len(), group.len());
     group.into_iter().zip(verdicts)
 }
 

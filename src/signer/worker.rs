@@ -403,14 +403,20 @@ impl Open {
         matches!(signature, Ok(Some(signature)) if key.verifier.verify(PROOF, &signature).is_ok())
     }
 
-    /// The session's own copy of a key. The key itself if the token makes none: should the session or the
-    /// token be broken, signing will tell.
+    /// The session's own copy of a key, once it has signed. The key itself if the token makes none, or one
+    /// that does not sign: should the session or the token be broken, signing will tell.
     fn copy_of(&self, key: &Prepared, handle: ObjectHandle) -> ObjectHandle {
-        self.connection.session_copy(handle).unwrap_or_else(|error| {
-            let code = code_of(&error);
-            tracing::warn!(key = %key.name, code, "session_keys: the token makes no copy of the key; it signs with the key itself");
-            handle
-        })
+        let signs = |copy| {
+            let signature = self.connection.sign(key.scheme, copy, PROOF)?;
+            Ok(signature.filter(|signature| key.verifier.verify(PROOF, signature).is_ok()).map(|_| copy))
+        };
+        let trouble = match self.connection.session_copy(handle).and_then(signs) {
+            Ok(Some(copy)) => return copy,
+            Ok(None) => "what the copy signs does not verify".to_owned(),
+            Err(error) => code_of(&error),
+        };
+        tracing::warn!(key = %key.name, trouble, "session_keys: the token makes no copy of the key that signs; it signs with the key itself");
+        handle
     }
 
     /// The session's handle for a key, found once.
