@@ -399,20 +399,22 @@ impl Open {
     /// Whether the key signs another message than the one it failed with.
     fn signs(&self, key: &Prepared) -> bool {
         let Some(handle) = self.handles.get(&key.number) else { return false };
-        let signature = self.connection.sign(key.scheme, *handle, PROOF);
-        matches!(signature, Ok(Some(signature)) if key.verifier.verify(PROOF, &signature).is_ok())
+        matches!(self.signs_with(key, *handle), Ok(true))
+    }
+
+    /// Whether what is signed with this handle is the key's.
+    fn signs_with(&self, key: &Prepared, handle: ObjectHandle) -> Result<bool, Pkcs11Error> {
+        let signature = self.connection.sign(key.scheme, handle, PROOF)?;
+        Ok(signature.is_some_and(|signature| key.verifier.verify(PROOF, &signature).is_ok()))
     }
 
     /// The session's own copy of a key, once it has signed. The key itself if the token makes none, or one
     /// that does not sign: should the session or the token be broken, signing will tell.
     fn copy_of(&self, key: &Prepared, handle: ObjectHandle) -> ObjectHandle {
-        let signs = |copy| {
-            let signature = self.connection.sign(key.scheme, copy, PROOF)?;
-            Ok(signature.filter(|signature| key.verifier.verify(PROOF, signature).is_ok()).map(|_| copy))
-        };
-        let trouble = match self.connection.session_copy(handle).and_then(signs) {
-            Ok(Some(copy)) => return copy,
-            Ok(None) => "what the copy signs does not verify".to_owned(),
+        let copied = self.connection.session_copy(handle);
+        let trouble = match copied.and_then(|copy| Ok((copy, self.signs_with(key, copy)?))) {
+            Ok((copy, true)) => return copy,
+            Ok((_, false)) => "what the copy signs does not verify".to_owned(),
             Err(error) => code_of(&error),
         };
         tracing::warn!(key = %key.name, trouble, "session_keys: the token makes no copy of the key that signs; it signs with the key itself");
